@@ -1,0 +1,1 @@
+"""The analyses of the paper: lexical overlap and its kin."""

@@ -1,0 +1,90 @@
+"""Configuration: TOML to frozen Structs. Unknown keys are refused with the nearest known one; flags override."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from reasonembed.errors import ConfigError, InputError, nearest
+from reasonembed.files import open_binary
+
+Config = TypeVar("Config")
+
+_UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?")
+_AT = re.compile(r"^(.*) - at `\$\.?([^`]*)`$")
+
+
+def load_toml(path: Path, kind: type[Config]) -> Config:
+    """The file as a `kind` (a msgspec Struct with `forbid_unknown_fields`).
+
+    Raises InputError if it is no readable TOML, ConfigError naming file, line and key for a mistake in it.
+    """
+    with open_binary(path) as handle:
+        raw = handle.read()
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not valid UTF-8 (byte {error.start}). Save the file as UTF-8.") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}. Mend that line.") from error
+    return build(kind, values, where=str(path), text=text)
+
+
+def build(kind: type[Config], values: Mapping[str, Any], *, where: str, text: str = "") -> Config:
+    """`values` checked and converted to `kind`; `where` names their origin, `text` (TOML) allows line numbers."""
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(kind, str(error), where, text)) from error
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def override(config: Config, changes: Mapping[str, Any], *, where: str = "flags") -> Config:
+    """`config` with the dotted keys of `changes` replaced (`None` values are left alone), checked again."""
+    values = msgspec.to_builtins(config)
+    for dotted, value in changes.items():
+        if value is None:
+            continue
+        *parents, last = dotted.split(".")
+        table = values
+        for parent in parents:
+            table = table[parent]
+        table[last] = value
+    return build(type(config), values, where=where)
+
+
+def _explain(kind: type, message: str, where: str, text: str) -> str:
+    if match := _UNKNOWN.match(message):
+        key, inside = match.group(1), match.group(2) or ""
+        known = _keys(kind, inside)
+        place = f"{where}{_line_of(key, text)}"
+        table = f" in [{inside}]" if inside else ""
+        return f'{place}: unknown key "{key}"{table}{nearest(key, known)} Known keys: {", ".join(known)}.'
+    if match := _AT.match(message):
+        found, key = match.group(1), match.group(2)
+        return f'{where}{_line_of(key.rsplit(".", 1)[-1], text)}: "{key}": {found}.'
+    return f"{where}: {message}."
+
+
+def _keys(kind: type, inside: str) -> list[str]:
+    struct: Any = kind
+    for part in filter(None, inside.split(".")):
+        fields = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
+        struct = fields.get(part.split("[")[0], struct)
+    return [field.encode_name for field in msgspec.structs.fields(struct)]
+
+
+def _line_of(key: str, text: str) -> str:
+    pattern = re.compile(rf'^\s*(?:\[.*)?["\']?{re.escape(key)}["\']?\s*(?:[=\]])')
+    for number, line in enumerate(text.splitlines(), 1):
+        if pattern.match(line):
+            return f", line {number}"
+    return ""

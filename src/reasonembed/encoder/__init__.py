@@ -1,0 +1,1 @@
+"""Texts to vectors: loading, pooling, token-budget batches, LoRA."""

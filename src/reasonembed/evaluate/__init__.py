@@ -1,0 +1,1 @@
+"""Judging: metrics, protocol, intervals and paired tests, reports."""

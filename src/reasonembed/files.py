@@ -1,0 +1,196 @@
+"""Files in and out: JSONL (plain, .gz, .zst), atomic writes, hashes. A file under its final name is always whole."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import msgspec
+import zstandard
+
+from reasonembed.errors import InputError, StorageError, shown
+
+Row = TypeVar("Row")
+
+MAX_LINE_BYTES = 64 * 1024 * 1024  # our choice: a decompression bomb has no line ends (S6)
+_ZSTD_LEVEL = 6
+
+
+@contextlib.contextmanager
+def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears under `path` only when the block ends well, compressed by its suffix.
+
+    The bytes depend on the content alone (no time stamps). Raises StorageError when the disk refuses; the old
+    file, if any, is then untouched and nothing half-written is left.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as raw:
+            with _compressor(raw, path) as out:
+                yield out
+            raw.flush()
+            os.fsync(raw.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}. What stood there before is untouched; "
+            f"free some space or choose another folder, then run the same command again."
+        ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+def _compressor(raw: IO[bytes], path: Path) -> contextlib.AbstractContextManager[Any]:
+    if path.suffix == ".gz":
+        return gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0)
+    if path.suffix == ".zst":
+        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).stream_writer(raw, closefd=False)
+    return contextlib.nullcontext(raw)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically."""
+    with atomic_writer(path) as out:
+        out.write(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write `content` to `path` atomically, as UTF-8."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` (built-in types or Structs) to `path` atomically, indented, keys in their given order."""
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> int:
+    """Write one JSON object a line, atomically; returns the number of rows."""
+    encoder = msgspec.json.Encoder()
+    count = 0
+    with atomic_writer(path) as out:
+        for row in rows:
+            out.write(encoder.encode(row) + b"\n")
+            count += 1
+    return count
+
+
+@contextlib.contextmanager
+def open_binary(path: Path) -> Iterator[IO[bytes]]:
+    """The (decompressed) bytes of `path`. Raises InputError if it is missing, a folder, or not to be read."""
+    try:
+        with path.open("rb") as raw:
+            if path.suffix == ".gz":
+                yield io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]
+            elif path.suffix == ".zst":
+                reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+                yield io.BufferedReader(reader)  # type: ignore[arg-type]
+            else:
+                yield raw
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}. Check the path.") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path} is a folder; a file was expected.") from error
+    except (OSError, EOFError, zstandard.ZstdError) as error:
+        raise InputError(f"{path} cannot be read: {error}. It may be truncated or not be what its name says.") from error
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Line numbers (from 1) and lines without their ends; blank lines are skipped.
+
+    Raises InputError for a line longer than `MAX_LINE_BYTES`.
+    """
+    with open_binary(path) as handle:
+        number = 0
+        while line := handle.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise InputError(f"{path}, line {number}: longer than {MAX_LINE_BYTES >> 20} MiB; is this a JSONL file?")
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if stripped := line.strip():
+                yield number, stripped
+
+
+def read_jsonl(path: Path, kind: type[Row]) -> Iterator[Row]:
+    """The rows of a JSONL file, decoded and checked as `kind`.
+
+    Raises InputError naming file and line for invalid UTF-8, broken JSON, a missing, mistyped or unknown field.
+    """
+    for _, row in read_numbered_jsonl(path, kind):
+        yield row
+
+
+def read_numbered_jsonl(path: Path, kind: type[Row]) -> Iterator[tuple[int, Row]]:
+    """As `read_jsonl`, each row with the number of its line."""
+    decoder = msgspec.json.Decoder(kind)
+    for number, line in read_lines(path):
+        try:
+            yield number, decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}, line {number}: {_explain(line, error)}") from error
+
+
+def _explain(line: bytes, error: Exception) -> str:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        return f"not valid UTF-8 (byte {bad.start} of the line is 0x{line[bad.start]:02x}). Save the file as UTF-8."
+    if isinstance(error, msgspec.ValidationError):
+        return f"{error}. Found {shown(line.decode('utf-8'))}."
+    return f"broken JSON ({error}). Each line must be one JSON object; found {shown(line.decode('utf-8'))}."
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of the file's bytes as they lie on the disk, in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    """The SHA-256 of `value` as canonical JSON (sorted keys): a name for a configuration."""
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
+
+
+__all__ = [
+    "MAX_LINE_BYTES",
+    "atomic_writer",
+    "open_binary",
+    "read_jsonl",
+    "read_lines",
+    "read_numbered_jsonl",
+    "sha256_file",
+    "sha256_json",
+    "write_bytes",
+    "write_json",
+    "write_jsonl",
+    "write_text",
+]

@@ -1,0 +1,83 @@
+"""The nouns of the toolkit as frozen, typed records. Nothing is imported above this file.
+
+Ids are strings and data: they never become file names.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Document(msgspec.Struct, frozen=True):
+    """One entry of a corpus: a passage, a solution, a page."""
+
+    doc_id: str
+    text: str
+    title: str = ""
+
+    @property
+    def content(self) -> str:
+        """Title and text as they are indexed, embedded and shown to a language model (BEIR's convention)."""
+        return f"{self.title}\n{self.text}".strip() if self.title else self.text
+
+
+class Query(msgspec.Struct, frozen=True):
+    """A question, and optionally the same question thought through (PAPER.md section 1, step 2)."""
+
+    query_id: str
+    text: str
+    reasoning_query: str = ""
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A document that a retriever proposes for a query; `score` is the retriever's own."""
+
+    doc_id: str
+    score: float
+
+
+class Label(msgspec.Struct, frozen=True):
+    """How well one document answers one query, as judged by the annotator."""
+
+    query_id: str
+    doc_id: str
+    grade: int  # 1 (irrelevant) to 5 (directly and fully responsive)
+    reason: str
+
+
+class Graded(msgspec.Struct, frozen=True):
+    """A document with the grade that it got for the query at hand."""
+
+    doc_id: str
+    grade: int
+
+
+class Example(msgspec.Struct, frozen=True):
+    """One training example by ids: a query, its source, and graded positives and negatives.
+
+    `source_id` is the document the query was written from; it is in neither list, nor is a near-copy of it
+    (listed in `copy_ids`), so that no trivial positive can arise downstream.
+    """
+
+    query_id: str
+    source_id: str
+    query: str
+    reasoning_query: str
+    positives: tuple[Graded, ...]
+    negatives: tuple[Graded, ...]
+    copy_ids: tuple[str, ...] = ()
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """A row that a stage refused, with the reason; `detail` holds what was found."""
+
+    row_id: str
+    reason: str
+    detail: str = ""
+
+
+Run = dict[str, dict[str, float]]
+"""A ranking: query_id -> doc_id -> score."""
+
+Qrels = dict[str, dict[str, int]]
+"""Relevance judgments: query_id -> doc_id -> grade (0 is not relevant)."""

@@ -1,0 +1,1 @@
+"""ReMixer: training data from a corpus, one file per stage (PAPER.md section 1)."""
