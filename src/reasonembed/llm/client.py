@@ -1,0 +1,229 @@
+"""The HTTP client: any server that speaks OpenAI's `/chat/completions`, many at once, bounded retries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from reasonembed.errors import ConfigError, EndpointError, shown
+from reasonembed.llm.backend import Ask, TransportFailure
+from reasonembed.llm.chat import Reply, Request
+from reasonembed.llm.endpoint import ClientConfig, Endpoint, read_key
+from reasonembed.llm.outcomes import Again, Hopeless, judge, parse_retry_after, read_problem
+from reasonembed.llm.running import run_to_end
+from reasonembed.llm.wire import wire_body, wire_id
+
+logger = logging.getLogger(__name__)
+
+MAX_RESPONSE_BYTES = 16 * 1024 * 1024  # our choice: no completion is larger; the rest is not read
+_DISCOVERY_ATTEMPTS = 3
+_HIDDEN = b"[key]"
+
+
+class _ModelEntry(msgspec.Struct):
+    id: str
+
+
+class _ModelList(msgspec.Struct):
+    data: list[_ModelEntry]
+
+
+class HttpBackend:
+    """Answers from an OpenAI-compatible endpoint.
+
+    The key is read from the environment variable that `config` names, and goes nowhere but into the header.
+    revision: names the weights where the model's name does not; part of the journal's key, never sent.
+    Raises ConfigError if the variable is named and empty.
+    """
+
+    honours_conditions = True
+    keyed_by_custom_id = False
+
+    def __init__(self, endpoint: Endpoint, *, config: ClientConfig, revision: str = "") -> None:
+        self.endpoint = endpoint
+        self.config = config
+        self.model = f"{endpoint.model}@{revision}" if revision else endpoint.model
+        self._key_env = config.api_key_env or endpoint.default_key_env
+        key = read_key(self._key_env) if self._key_env else ""
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._key = key.encode()
+        self._url = _url(endpoint.chat_url)
+        self._jitter = random.Random()
+        if key and endpoint.exposes_keys:
+            logger.warning("the key in %s travels unencrypted to %s; use https.", self._key_env, endpoint.url)
+
+    def __repr__(self) -> str:
+        return f"HttpBackend({self.endpoint.url!r}, model={self.model!r})"
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Ask]:
+        """A function that asks the endpoint, over connections that are kept for the length of the block."""
+        config = self.config
+        timeout = aiohttp.ClientTimeout(
+            total=config.total_timeout_s,
+            sock_connect=config.connect_timeout_s,
+            sock_read=config.read_timeout_s,
+        )
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=config.concurrency),
+            timeout=timeout,
+            headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **self._headers},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        ) as connections:
+
+            async def ask(request: Request) -> Reply:
+                return await self._answer(connections, request)
+
+            yield ask
+
+    async def _answer(self, connections: aiohttp.ClientSession, request: Request) -> Reply:
+        body = wire_body(self.endpoint, request)
+        name = wire_id(request.custom_id)
+        tries, failed, waited_s = 1, 0, 0.0
+        while True:  # bounded by attempts and patience
+            header = name if tries == 1 else f"{name};try={tries}"
+            outcome = await self._try(connections, body, request.custom_id, header)
+            if isinstance(outcome, Reply):
+                return outcome
+            if isinstance(outcome, Hopeless):
+                raise self._hopeless(outcome)
+            failed += outcome.uses_attempt
+            pause_s = self._pause_s(outcome, tries)
+            waited_s += 0.0 if outcome.uses_attempt and outcome.after_s is None else pause_s
+            logger.debug("%s, try %d: %s", request.custom_id, tries, outcome.cause)
+            if failed >= self.config.attempts:
+                raise TransportFailure(f"no answer in {failed} attempts, the last: {outcome.cause}.")
+            if waited_s > self.config.patience_s:
+                raise TransportFailure(
+                    f"the server puts us off beyond patience_s = {self.config.patience_s:g}: {outcome.cause}."
+                )
+            await asyncio.sleep(pause_s)
+            tries += 1
+
+    async def _try(
+        self, connections: aiohttp.ClientSession, body: bytes, custom_id: str, name: str
+    ) -> Reply | Again | Hopeless:
+        try:
+            async with connections.post(
+                self._url, data=body, headers={"X-Request-Id": name}, allow_redirects=False
+            ) as response:
+                content = await self._content(response)
+                after_s = None
+                if response.status != 200:
+                    after_s = parse_retry_after(response.headers.get("Retry-After"), now=time.time())
+                if content is None:
+                    return Again(
+                        f"HTTP {response.status}: a body beyond {MAX_RESPONSE_BYTES >> 20} MiB", after_s
+                    )
+                return judge(response.status, content, custom_id, after_s=after_s)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return _explain(error)
+
+    async def _content(self, response: aiohttp.ClientResponse) -> bytes | None:
+        """The body with our key blotted out, should the server repeat it; None if it is too large."""
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > MAX_RESPONSE_BYTES:
+                response.close()
+                return None
+            chunks.append(chunk)
+        content = b"".join(chunks)
+        return content.replace(self._key, _HIDDEN) if self._key and self._key in content else content
+
+    def _pause_s(self, outcome: Again, tries: int) -> float:
+        """How long to wait after so many tries: what the server asks for, a little spread, or our backoff."""
+        backoff_s = min(self.config.backoff_limit_s, self.config.backoff_s * 2 ** min(tries - 1, 20))
+        pause_s = backoff_s * self._jitter.uniform(0.5, 1.0)
+        if outcome.after_s is None:
+            return pause_s
+        return outcome.after_s + min(pause_s, 0.1 * outcome.after_s + self.config.backoff_s)
+
+    def _hopeless(self, outcome: Hopeless) -> EndpointError:
+        remedy = outcome.remedy
+        if outcome.wants_key:
+            remedy = (
+                f"Check the key in the environment variable {self._key_env}."
+                if self._key_env
+                else "It wants a key: put it into an environment variable and name that one as api_key_env."
+            )
+        return EndpointError(
+            f"{self.endpoint.url}, model {shown(self.endpoint.model)}: {outcome.cause}. {remedy}"
+        )
+
+    async def models(self) -> list[str]:
+        """The names that the server lists. Raises EndpointError if it gives no such list."""
+        cause = ""
+        for trial in range(min(_DISCOVERY_ATTEMPTS, self.config.attempts)):
+            if trial:
+                await asyncio.sleep(self._pause_s(Again(cause), trial))
+            try:
+                return await self._list_models()
+            except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError) as error:
+                cause = _plain(error)
+        raise EndpointError(
+            f"{self.endpoint.models_url} does not answer: {cause}. Start the server, check the address, or "
+            f"name the model ({self.endpoint.url}#MODEL), so that the server need not be asked for it."
+        )
+
+    async def _list_models(self) -> list[str]:
+        timeout = aiohttp.ClientTimeout(total=3 * self.config.connect_timeout_s)
+        async with aiohttp.ClientSession(headers=self._headers, timeout=timeout) as connections:
+            async with connections.get(self.endpoint.models_url, allow_redirects=False) as response:
+                content = await self._content(response) or b""
+                if response.status in (401, 403):
+                    problem = read_problem(content).message
+                    raise self._hopeless(Hopeless(f"HTTP {response.status}: {problem}", wants_key=True))
+                if response.status != 200:
+                    raise aiohttp.ClientError(f"HTTP {response.status} {read_problem(content).message}")
+                return [entry.id for entry in msgspec.json.decode(content, type=_ModelList).data]
+
+
+def _url(text: str) -> URL:
+    try:
+        return URL(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{shown(text)} is no URL: {error}. Write it like http://localhost:8000/v1."
+        ) from error
+
+
+def connect(endpoint: Endpoint, *, config: ClientConfig, revision: str = "") -> HttpBackend:
+    """A backend for `endpoint`; if that names no model, the server is asked, and must list exactly one.
+
+    Raises EndpointError if it must be asked and does not answer, ConfigError if it lists none or several.
+    """
+    backend = HttpBackend(endpoint, config=config, revision=revision)
+    if endpoint.model:
+        return backend
+    models = run_to_end(backend.models())
+    if len(models) != 1:
+        listed = ", ".join(shown(name) for name in models[:10]) or "none"
+        raise ConfigError(
+            f"{endpoint.url} lists {len(models)} models ({listed}). Name one: {endpoint.url}#MODEL."
+        )
+    return HttpBackend(msgspec.structs.replace(endpoint, model=models[0]), config=config, revision=revision)
+
+
+def _explain(error: BaseException) -> Again | Hopeless:
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+        return Hopeless(_plain(error), "Check the address (http or https?) and the server's certificate.")
+    return Again(_plain(error))
+
+
+def _plain(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
+
+
+__all__ = ["HttpBackend", "connect"]

@@ -1,0 +1,139 @@
+"""Where an OpenAI-compatible endpoint stands and how it is called. Light: nothing here opens a connection."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import msgspec
+
+from reasonembed.errors import ConfigError, shown
+
+OPENAI_URL = "https://api.openai.com/v1"
+OPENAI_KEY_ENV = "OPENAI_API_KEY"
+
+
+class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an endpoint is called. None of it decides an answer: all of it is free to change between runs."""
+
+    concurrency: int = 32  # requests in flight, at least 1; our choice: what a small server batches well
+    attempts: int = 6  # tries of one request, at least 1; a 429 uses up none
+    backoff_s: float = 0.5  # before the second try; doubled for each further one, with jitter
+    backoff_limit_s: float = 30.0  # no pause of ours is longer
+    patience_s: float = 1800.0  # how long one request may wait on 429s and Retry-After in all
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 600.0  # of silence; a server says nothing until the whole text is written
+    total_timeout_s: float = 1800.0  # of one try
+    api_key_env: str = ""  # name of the environment variable that holds the key; empty: none is sent
+    durable: bool = False  # wait for the disk at each commit of the journal (survives a power cut)
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "attempts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least 1.")
+        for name in ("backoff_s", "connect_timeout_s", "read_timeout_s", "total_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be above 0.")
+        if not self.backoff_limit_s >= self.backoff_s:
+            raise ValueError(f"backoff_limit_s is {self.backoff_limit_s!r}; it must be at least backoff_s.")
+        if not self.patience_s >= 0:
+            raise ValueError(f"patience_s is {self.patience_s!r}; it must be at least 0.")
+        if self.api_key_env and not self.api_key_env.isidentifier():
+            raise ValueError(
+                "api_key_env is not the name of an environment variable. "
+                "It takes the variable's name, never the key itself."
+            )
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """A base URL without a trailing slash, and the model to ask there (empty: the only one that it lists)."""
+
+    url: str
+    model: str
+    default_key_env: str = ""
+    token_limit_field: str = "max_tokens"
+
+    @property
+    def chat_url(self) -> str:
+        """Where chat completions are asked for."""
+        return f"{self.url}/chat/completions"
+
+    @property
+    def models_url(self) -> str:
+        """Where the server lists its models."""
+        return f"{self.url}/models"
+
+    @property
+    def exposes_keys(self) -> bool:
+        """Whether a key would travel unencrypted to another machine."""
+        parts = urlsplit(self.url)
+        return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+
+
+def parse_endpoint(spec: str, *, model: str | None = None) -> Endpoint:
+    """The endpoint that `http(s)://HOST[:PORT]/PATH[#MODEL]` or `openai:MODEL` names.
+
+    Raises ConfigError for what is no such URL, for two different models, and for a URL that carries a secret
+    (which the message does not repeat).
+    """
+    if spec.startswith("openai:"):
+        named = _one_model(spec.removeprefix("openai:"), model)
+        if not named:
+            raise ConfigError(
+                "`openai:` names no model. Write openai:MODEL, for example openai:gpt-4.1-mini."
+            )
+        return Endpoint(
+            OPENAI_URL, named, default_key_env=OPENAI_KEY_ENV, token_limit_field="max_completion_tokens"
+        )
+    parts = _split(spec)
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    return Endpoint(f"{parts.scheme}://{parts.netloc}{path}", _one_model(unquote(parts.fragment), model))
+
+
+def _split(spec: str) -> SplitResult:
+    if "@" in spec.partition("#")[0] or "?" in spec.partition("#")[0]:
+        raise ConfigError(
+            "the endpoint's URL carries a user name, a password or a query string. Leave them out; put the "
+            "key into an environment variable and name that variable as api_key_env."
+        )
+    try:
+        parts = urlsplit(spec)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not spec.isprintable() or " " in spec:
+        raise ConfigError(f"{shown(spec)} is no URL of an endpoint. Write it like http://localhost:8000/v1.")
+    return parts
+
+
+def _one_model(in_spec: str, argument: str | None) -> str:
+    if in_spec and argument and in_spec != argument:
+        raise ConfigError(
+            f"two models are named: {shown(in_spec)} in the endpoint and {shown(argument)}. Keep one."
+        )
+    return argument or in_spec
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_key(name: str) -> str:
+    """The API key in the environment variable `name`. Raises ConfigError, never showing the value."""
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise ConfigError(
+            f"the environment variable {name} is not set. Put the endpoint's key there: export {name}=..."
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigError(
+            f"the environment variable {name} holds no key: it has spaces, line breaks or odd characters."
+        )
+    return key
+
+
+__all__ = ["ClientConfig", "Endpoint", "parse_endpoint", "read_key"]

@@ -1,0 +1,110 @@
+"""Which examples meet in which batch, and which passages each brings: a pure function of (seed, epoch, ids).
+
+The order of the rows in a file changes nothing (law 4).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from reasonembed.errors import InputError, shown
+from reasonembed.redapter.data import TrainingExample
+from reasonembed.texts import row_seed, text_key
+
+Mask = npt.NDArray[np.bool_]
+
+_cached_key = lru_cache(maxsize=1 << 16)(text_key)
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """One optimiser step's global batch: examples of one domain, each with its drawn passages."""
+
+    domain: str
+    epoch: int
+    examples: tuple[TrainingExample, ...]
+    passages: tuple[tuple[str, ...], ...]  # of each example: group_size texts, the positive first
+
+    @property
+    def group_size(self) -> int:
+        """Passages per query; query i's positive is column i * group_size of the batch."""
+        return len(self.passages[0])
+
+
+def epoch_batches(
+    examples: Sequence[TrainingExample],
+    *,
+    seed: int,
+    epoch: int,
+    group_size: int | None = None,
+    global_queries: int | None = None,
+) -> list[Batch]:
+    """The batches of one epoch, in order: every example once, one domain a batch, smaller last ones kept.
+
+    Each visit draws one positive and `group_size - 1` negatives at random, with repetition if there are
+    too few.
+    group_size, global_queries: override the examples' own. Raises InputError for a repeated id within a
+    domain, or a domain whose examples disagree on their batch shape.
+    """
+    batches = []
+    for domain, rows in _by_domain(examples).items():
+        shapes = {(group_size or row.group_size, global_queries or row.global_queries) for row in rows}
+        if len(shapes) > 1:
+            raise InputError(
+                f"the examples of {domain} ask for different batch shapes {sorted(shapes)} (passages a "
+                f"query, queries a "
+                f"batch). Make them one, or set group_size and global_queries."
+            )
+        passages, queries = shapes.pop()
+        shuffled = sorted(
+            rows, key=lambda row: row_seed(seed, "order", str(epoch), row.domain, row.example_id)
+        )
+        for start in range(0, len(shuffled), queries):
+            members = tuple(shuffled[start : start + queries])
+            drawn = tuple(_draw(row, passages, seed, epoch) for row in members)
+            batches.append(
+                (
+                    row_seed(seed, "batch", str(epoch), domain, str(start)),
+                    Batch(domain, epoch, members, drawn),
+                )
+            )
+    return [batch for _, batch in sorted(batches, key=lambda pair: pair[0])]
+
+
+def not_negatives(batch: Batch) -> Mask:
+    """Which passages may not count as negatives of which query, shape (B, C): its annotated positives,
+    its source, the source's copies, in its own group or another's. Its own drawn positive stays
+    (False).
+    """
+    keys = [_cached_key(text) for texts in batch.passages for text in texts]
+    mask_BC = np.zeros((len(batch.examples), len(keys)), dtype=np.bool_)
+    for number, (example, texts) in enumerate(zip(batch.examples, batch.passages, strict=True)):
+        apart = example.never_negative | {_cached_key(texts[0])}
+        mask_BC[number] = [key in apart for key in keys]
+        mask_BC[number, number * batch.group_size] = False
+    return mask_BC
+
+
+def _by_domain(examples: Sequence[TrainingExample]) -> dict[str, list[TrainingExample]]:
+    domains: dict[str, dict[str, TrainingExample]] = {}
+    for example in examples:
+        rows = domains.setdefault(example.domain, {})
+        if example.example_id in rows:
+            raise InputError(
+                f"two examples of {example.domain} have the id {shown(example.example_id)}. Ids must be "
+                f"unique."
+            )
+        rows[example.example_id] = example
+    return {domain: list(domains[domain].values()) for domain in sorted(domains)}
+
+
+def _draw(row: TrainingExample, group_size: int, seed: int, epoch: int) -> tuple[str, ...]:
+    generator = random.Random(row_seed(seed, "draw", str(epoch), row.domain, row.example_id))
+    wanted = group_size - 1
+    enough = row.negatives * -(-wanted // len(row.negatives))  # each as often as any other, within one
+    return (generator.choice(row.positives), *generator.sample(enough, wanted))

@@ -1,0 +1,157 @@
+"""Checkpoints: all that a training needs to go on as if nothing had happened (law 6). No pickle.
+
+A checkpoint is a folder `step-00000050/` that appears by rename once its files are on the disk:
+`weights.safetensors` (what trains), `optimizer.safetensors`, `rng.safetensors`, and `state.json` with the
+position, the configuration and the hash of each file. The step counts optimiser steps, for the schedule, the
+batches and RI's `start_step` alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from reasonembed.errors import DamageError, StorageError
+from reasonembed.files import sha256_file, write_json
+from reasonembed.redapter.receipt import Receipt
+
+logger = logging.getLogger(__name__)
+
+_STATE = "state.json"
+
+
+class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of `state.json`."""
+
+    step: int  # optimiser steps done
+    receipt: Receipt
+    sha256: dict[str, str]
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    receipt: Receipt,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    keep: int,
+) -> Path:
+    """Write `folder/step-...` whole or not at all; only the newest `keep` stay. Raises StorageError."""
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f".tmp-{final.name}"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        parts = {
+            "weights": _trained(model),
+            "optimizer": _optimizer_tensors(optimizer),
+            "rng": _rng_tensors(),
+        }
+        for name, tensors in parts.items():
+            save_file(
+                {key: tensor.contiguous() for key, tensor in tensors.items()},
+                temporary / f"{name}.safetensors",
+            )
+            _sync(temporary / f"{name}.safetensors")
+        hashes = {f"{name}.safetensors": sha256_file(temporary / f"{name}.safetensors") for name in parts}
+        write_json(temporary / _STATE, State(step=step, receipt=receipt, sha256=hashes))
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.replace(final)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"cannot write the checkpoint {final}: {error}. Free some space; the last whole one stays."
+        ) from error
+    for old in _folders(folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path, State] | None:
+    """The newest whole checkpoint in `folder`, or None if there is none at all.
+
+    A damaged one is passed over for the one before it, and logged. Raises DamageError if all are damaged.
+    """
+    problem = None
+    for path in _folders(folder):
+        try:
+            return path, _verified(path)
+        except DamageError as error:
+            logger.warning("%s Trying the checkpoint before it.", error)
+            problem = error
+    if problem is not None:
+        raise DamageError(
+            f"no checkpoint in {folder} is whole; the last problem: {problem} Start anew with resume=False."
+        )
+    return None
+
+
+def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put weights, optimiser state and random generators back to what `save_checkpoint` saw."""
+    weights = load_file(path / "weights.safetensors")
+    trained = _trained(model)
+    if trained.keys() != weights.keys():
+        raise DamageError(
+            f"{path} holds weights of another model: {sorted(trained.keys() ^ weights.keys())[:3]}."
+        )
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(weights[name])
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in load_file(path / "optimizer.safetensors").items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    random = load_file(path / "rng.safetensors")
+    torch.set_rng_state(random.pop("cpu"))
+    for device, tensor in random.items():
+        torch.cuda.set_rng_state(tensor, device)
+
+
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": tensor for number, entry in state.items() for name, tensor in entry.items()}
+
+
+def _rng_tensors() -> dict[str, Tensor]:
+    states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), **{f"cuda:{number}": state for number, state in enumerate(states)}}
+
+
+def _verified(path: Path) -> State:
+    try:
+        state = msgspec.json.decode((path / _STATE).read_bytes(), type=State)
+        for name, expected in state.sha256.items():
+            if sha256_file(path / name) != expected:
+                raise DamageError(f"the checkpoint {path} is damaged: {name} is not what was written.")
+    except (OSError, msgspec.DecodeError) as error:
+        raise DamageError(f"the checkpoint {path} is damaged: {error}.") from error
+    return state
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The checkpoint folders, newest first."""
+    return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

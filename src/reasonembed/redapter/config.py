@@ -1,0 +1,92 @@
+"""How a model is trained: one frozen, validated Struct beside the code that it configures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from reasonembed.encoder.lora import LoraSettings
+from reasonembed.redapter.loss import EPSILON, KAPPA, TEMPERATURE
+
+RUNNING_KEYS = ("micro_batch_tokens", "checkpoint_every_steps", "keep_checkpoints")
+"""Keys that say how a training is run, not what comes out (but for rounding): free to change when it
+resumes.
+"""
+
+
+class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The recipe. Defaults are the paper's (Sec. 4.1 and its release) where no other origin is named."""
+
+    loss: Literal["infonce", "ri-infonce"] = "ri-infonce"
+    temperature: float = TEMPERATURE  # above 0; divides cosine similarities
+    kappa: float = KAPPA  # above 0; no sample's reasoning intensity counts for more
+    epsilon: float = EPSILON  # at least 0; under the fraction of reasoning intensity (release)
+    start_step: int = 100  # optimiser steps with plain InfoNCE before weights count
+    measure_intensity: bool = False  # log reasoning intensity under plain InfoNCE too; ri-infonce always does
+    mask_positives: bool = (
+        True  # our choice (law 1): annotated positives and the source are never negatives; paper: false
+    )
+    instruction: bool = True  # put `Instruct: {instruction}\nQuery: ` before queries and reasoning queries
+    learning_rate: float = 1e-4  # above 0; the peak
+    warmup_share: float = 0.1  # of all steps, 0 to 1; linear up, then linear down to 0
+    weight_decay: float = 0.0  # at least 0; on matrices only (release: its trainer's default)
+    gradient_clip: float | None = (
+        1.0  # largest norm of the gradient; None: no clipping (release: its trainer's default)
+    )
+    epochs: int = 1
+    seed: int = 42  # decides order and draws (our choice)
+    group_size: int | None = None  # passages per query, one of them positive; None: the domain's own
+    global_queries: int | None = None  # queries per optimiser step over all devices; None: the domain's own
+    max_query_tokens: int = 512
+    max_passage_tokens: int = 512
+    lora: LoraSettings | None = None  # None: train the weights themselves; the paper: rank 32, alpha 64
+    train_layers: int | None = (
+        None  # only the last so many layers; None: all (our choice, for speed on a CPU)
+    )
+    bf16: bool = False  # bfloat16 autocast; the paper: true, on GPUs
+    micro_batch_tokens: int = 2048  # padded tokens computed at once (measured best on a CPU); per device
+    checkpoint_every_steps: int = 50  # 0: only when interrupted
+    keep_checkpoints: int = 2  # the newest so many stay while training runs
+
+    def __post_init__(self) -> None:
+        for key in ("temperature", "kappa", "learning_rate"):
+            _require(getattr(self, key) > 0, key, getattr(self, key), "above 0")
+        for key in ("epsilon", "weight_decay", "start_step", "checkpoint_every_steps"):
+            _require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
+        for key in ("epochs", "micro_batch_tokens", "keep_checkpoints"):
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        for key in ("max_query_tokens", "max_passage_tokens"):
+            _require(getattr(self, key) >= 8, key, getattr(self, key), "at least 8")
+        _require(0 <= self.warmup_share <= 1, "warmup_share", self.warmup_share, "between 0 and 1")
+        _require(
+            self.gradient_clip is None or self.gradient_clip > 0,
+            "gradient_clip",
+            self.gradient_clip,
+            "above 0",
+        )
+        _require(self.group_size is None or self.group_size >= 2, "group_size", self.group_size, "at least 2")
+        _require(
+            self.global_queries is None or self.global_queries >= 1,
+            "global_queries",
+            self.global_queries,
+            "at least 1",
+        )
+        _require(
+            self.train_layers is None or self.train_layers >= 1,
+            "train_layers",
+            self.train_layers,
+            "at least 1",
+        )
+        if self.lora is not None and self.train_layers is not None:
+            raise ValueError("lora and train_layers cannot go together; set one of them.")
+
+    @property
+    def measures_intensity(self) -> bool:
+        """Whether the reasoning queries are encoded at all."""
+        return self.loss == "ri-infonce" or self.measure_intensity
+
+
+def _require(holds: bool, key: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{key} is {value!r}; it must be {expected}.")

@@ -1,0 +1,206 @@
+"""Training examples in: from ReMixer's rows, or from the released data format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from reasonembed.corpora import Corpus
+from reasonembed.domains import Domain, domain_names, load_domain
+from reasonembed.errors import InputError, shown
+from reasonembed.files import read_numbered_jsonl, sha256_json
+from reasonembed.records import Example, Graded
+from reasonembed.texts import text_key
+
+_SUFFIX = "-formatted.jsonl"
+_DEVICES = 8  # a released file's `batch_size` is per device of 8
+
+
+class TrainingExample(msgspec.Struct, frozen=True):
+    """A query with the texts of its positives and negatives, and all that a batch needs to know of it."""
+
+    example_id: str  # unique within its domain
+    domain: str
+    instruction: str
+    query: str
+    reasoning_query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...]
+    positive_grades: tuple[int, ...] = ()  # empty: not graded
+    negative_grades: tuple[int, ...] = ()
+    group_size: int = 16
+    global_queries: int = 64
+    never_negative: frozenset[str] = frozenset()
+    """`text_key`s of its annotated positives, its source and the source's copies: masked in a batch (law
+    1).
+    """
+
+
+class _Released(msgspec.Struct):
+    """A line of a released file; its field names stay in this reader. Unknown fields are ignored."""
+
+    query: str
+    pos: list[str]
+    neg: list[str]
+    prompt: str
+    reasoning_query: str = ""
+    train_group_size: int | None = None
+    batch_size: int | None = None
+    pos_scores: list[float] | None = None
+    neg_scores: list[float] | None = None
+
+
+def from_examples(
+    examples: Iterable[Example], corpus: Corpus, domain: Domain, *, allow_source: bool = False
+) -> list[TrainingExample]:
+    """ReMixer's examples with their texts from `corpus`, batch shape and instruction from `domain`.
+
+    allow_source: let a query's source stand among its positives, for the paper's ablation alone.
+    Raises InputError for an id that the corpus lacks, an example without a positive or a negative, or one
+    whose source or a copy of it stands among them (law 1).
+    """
+    rows = []
+    for example in examples:
+        where = f"the example {shown(example.query_id)} of {domain.name}"
+        if not allow_source:
+            _refuse_source(example, where)
+        positives = _texts(example.positives, corpus, where)
+        apart = [
+            corpus[doc_id].content for doc_id in (example.source_id, *example.copy_ids) if doc_id in corpus
+        ]
+        row = TrainingExample(
+            example_id=example.query_id,
+            domain=domain.name,
+            instruction=domain.instruction,
+            query=example.query,
+            reasoning_query=example.reasoning_query,
+            positives=positives,
+            negatives=_texts(example.negatives, corpus, where),
+            positive_grades=tuple(graded.grade for graded in example.positives),
+            negative_grades=tuple(graded.grade for graded in example.negatives),
+            group_size=domain.group_size,
+            global_queries=domain.global_queries,
+            never_negative=frozenset(text_key(text) for text in (*positives, *apart)),
+        )
+        rows.append(_checked(row, where))
+    return rows
+
+
+def read_released(path: Path | str, domain: Domain | str | None = None) -> list[TrainingExample]:
+    """The examples of a released file, or of every `<domain>-formatted.jsonl` in a folder.
+
+    domain: a name overrides the file's; a `Domain` gives the batch shape too, which otherwise comes from
+    the file, and where the file has none from the shipped domain of that name (else `general`). The
+    format names no source, so only annotated positives are kept from being negatives. Raises InputError
+    with file and line for a broken line, a missing field, an empty text, or no positive or negative; and
+    for a folder without such files.
+    """
+    path = Path(path)
+    files = sorted(path.glob(f"*{_SUFFIX}*")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path} holds no *{_SUFFIX} file. Give such a file, or a folder of them.")
+    shared: dict[str, str] = {}
+    rows = [row for file in files for row in _read_file(file, domain, shared)]
+    if not rows:
+        raise InputError(f"{path} holds no examples. Put one JSON object on each line.")
+    return rows
+
+
+def _read_file(path: Path, domain: Domain | str | None, shared: dict[str, str]) -> Iterator[TrainingExample]:
+    stem = path.name.split(".jsonl")[0].removesuffix("-formatted")
+    name = domain.name if isinstance(domain, Domain) else domain or stem
+    shipped = load_domain(name if name in domain_names() else "general")
+    for number, row in read_numbered_jsonl(path, _Released):
+        where = f"{path}, line {number}"
+        group_size, global_queries = _batch_shape(row, domain, shipped)
+        positives = tuple(shared.setdefault(text, text) for text in row.pos)
+        example = TrainingExample(
+            example_id=f"{stem}:{number}",
+            domain=name,
+            instruction=row.prompt,
+            query=row.query,
+            reasoning_query=row.reasoning_query,
+            positives=positives,
+            negatives=tuple(shared.setdefault(text, text) for text in row.neg),
+            positive_grades=_grades(row.pos_scores, len(row.pos), "pos_scores", where),
+            negative_grades=_grades(row.neg_scores, len(row.neg), "neg_scores", where),
+            group_size=group_size,
+            global_queries=global_queries,
+            never_negative=frozenset(text_key(text) for text in positives),
+        )
+        yield _checked(example, where)
+
+
+def _batch_shape(row: _Released, domain: Domain | str | None, shipped: Domain) -> tuple[int, int]:
+    """Passages a query and queries a global batch: from a domain file, else the data file, else the
+    shipped domain.
+    """
+    if isinstance(domain, Domain):
+        return domain.group_size, domain.global_queries
+    group_size = shipped.group_size if row.train_group_size is None else row.train_group_size
+    global_queries = shipped.global_queries if row.batch_size is None else row.batch_size * _DEVICES
+    return group_size, global_queries
+
+
+def _refuse_source(example: Example, where: str) -> None:
+    apart = {example.source_id, *example.copy_ids}
+    for graded in (*example.positives, *example.negatives):
+        if graded.doc_id in apart:
+            raise InputError(
+                f"{where} has {shown(graded.doc_id)}, its source or a copy of it, among its passages: a "
+                f"trivial "
+                f"positive or a false negative. Make the examples again, or take it out."
+            )
+
+
+def _texts(graded: Iterable[Graded], corpus: Corpus, where: str) -> tuple[str, ...]:
+    for one in graded:
+        if one.doc_id not in corpus:
+            raise InputError(
+                f"{where} names the document {shown(one.doc_id)}, which {corpus.origin} lacks. Give the "
+                f"corpus that the "
+                f"examples were made from."
+            )
+    return tuple(corpus[one.doc_id].content for one in graded)
+
+
+def _grades(scores: list[float] | None, expected: int, key: str, where: str) -> tuple[int, ...]:
+    if not scores:
+        return ()
+    if len(scores) != expected:
+        raise InputError(
+            f"{where}: {key} has {len(scores)} entries for {expected} texts. They must match one to one."
+        )
+    return tuple(int(score) for score in scores)
+
+
+def _checked(row: TrainingExample, where: str) -> TrainingExample:
+    if not row.query.strip():
+        raise InputError(f"{where}: the query is empty. Give it a text or drop the example.")
+    for kind, texts in (("positive", row.positives), ("negative", row.negatives)):
+        if not texts:
+            raise InputError(
+                f"{where}: no {kind}s. Every example needs one positive and one negative at least; drop it."
+            )
+        for place, text in enumerate(texts, 1):
+            if not text.strip():
+                raise InputError(
+                    f"{where}: {kind} {place} of {len(texts)} is empty. Give it a text or take it out."
+                )
+    if row.group_size < 2 or row.global_queries < 1:
+        raise InputError(
+            f"{where}: {row.group_size} passages a query, {row.global_queries} queries a batch; at least 2 "
+            f"and 1 are needed."
+        )
+    return row
+
+
+def data_hash(examples: Iterable[TrainingExample]) -> str:
+    """A name for the data, whatever the order of its rows."""
+    return sha256_json(sorted(sha256_json(_plain(example)) for example in examples))
+
+
+def _plain(example: TrainingExample) -> dict[str, object]:
+    return {**msgspec.structs.asdict(example), "never_negative": sorted(example.never_negative)}

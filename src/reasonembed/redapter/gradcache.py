@@ -1,0 +1,158 @@
+"""The step: the gradient of a global batch's loss in the memory of one micro-batch (law 5).
+
+Every distinct text is tokenised and encoded once, in token-budget micro-batches. A first pass embeds without
+gradient; the loss and its gradient are taken on the embeddings; a second pass re-runs each micro-batch and
+hands its rows of that gradient on to the weights (Gao et al. 2021, arXiv:2101.06983). The sum is the plain
+gradient.
+
+Shapes: B queries of the global batch, C passages as drawn (B groups of G, positive first), U distinct texts,
+D dimension. A passage that was drawn twice is encoded once and counts twice: the loss gathers C columns from
+the U embeddings, so it is exactly the loss over all that was drawn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reasonembed.encoder.microbatch import Rows, padding_share, plan
+from reasonembed.encoder.model import Encoder
+from reasonembed.encoder.prompts import query_prompt
+from reasonembed.encoder.tokens import TokenIds
+from reasonembed.redapter.batches import Batch, not_negatives
+from reasonembed.redapter.config import TrainConfig
+from reasonembed.redapter.loss import WeightedLoss, info_nce, ri_info_nce
+
+
+class BatchTexts(NamedTuple):
+    """The distinct texts of a global batch as token ids, and which row each use of a text refers to."""
+
+    ids: list[TokenIds]  # U of them
+    query_B: Rows
+    passage_C: Rows
+    reasoning_B: Rows | None  # None where reasoning intensity is not measured
+    truncated: int  # texts that were cut at the limit
+
+    @property
+    def trained_rows(self) -> Rows:
+        """Rows that the loss has a gradient for: queries and passages."""
+        return np.union1d(self.query_B, self.passage_C)
+
+    @property
+    def measured_rows(self) -> Rows:
+        """Rows that only reasoning intensity needs."""
+        return np.setdiff1d(np.arange(len(self.ids)), self.trained_rows)
+
+
+class StepOutcome(NamedTuple):
+    """What a step computed, apart from the gradients that now lie in the weights."""
+
+    losses: WeightedLoss
+    tokens: int  # real tokens of the distinct texts
+    padding_share: float  # of the tokens computed in the first pass
+
+
+def tokenize_batch(encoder: Encoder, batch: Batch, config: TrainConfig) -> BatchTexts:
+    """Token ids of the batch's distinct texts: queries with their instruction, passages bare."""
+    prompts = [query_prompt(example.instruction if config.instruction else "") for example in batch.examples]
+    query_limit, passage_limit = (
+        min(limit, encoder.position_limit or limit)
+        for limit in (config.max_query_tokens, config.max_passage_tokens)
+    )
+    rows: dict[tuple[str, int], int] = {}
+
+    def refer(texts: Sequence[str], limit: int) -> Rows:
+        return np.array([rows.setdefault((text, limit), len(rows)) for text in texts], dtype=np.intp)
+
+    pairs = list(zip(prompts, batch.examples, strict=True))
+    query_B = refer([prompt + example.query for prompt, example in pairs], query_limit)
+    passage_C = refer([text for texts in batch.passages for text in texts], passage_limit)
+    reasoning_B = None
+    if config.measures_intensity:
+        reasoning_B = refer([prompt + example.reasoning_query for prompt, example in pairs], query_limit)
+    ids: list[TokenIds] = [np.empty(0, dtype=np.int32)] * len(rows)
+    truncated = 0
+    for limit in {limit for _, limit in rows}:
+        places = {row: text for (text, its_limit), row in rows.items() if its_limit == limit}
+        tokenized = encoder.tokenize_counting(list(places.values()), limit)
+        truncated += tokenized.truncated
+        for row, tokens in zip(places, tokenized.ids, strict=True):
+            ids[row] = tokens
+    return BatchTexts(ids, query_B, passage_C, reasoning_B, truncated)
+
+
+def batch_loss(
+    vectors_UD: Tensor, texts: BatchTexts, batch: Batch, config: TrainConfig, *, step: int
+) -> WeightedLoss:
+    """The configured loss of a whole global batch from the vectors of its distinct texts.
+
+    step: optimiser steps done before this one; RI weights count from `start_step` on.
+    """
+    device = vectors_UD.device
+    passages_CD = vectors_UD[torch.from_numpy(texts.passage_C).to(device)]
+    positive_B = torch.arange(len(batch.examples), device=device) * batch.group_size
+    mask_BC = torch.from_numpy(not_negatives(batch)).to(device) if config.mask_positives else None
+    scores_BC = vectors_UD[torch.from_numpy(texts.query_B).to(device)] @ passages_CD.T
+    if texts.reasoning_B is None:
+        loss_B = info_nce(scores_BC, positive_B, temperature=config.temperature, mask_BC=mask_BC)
+        weight_B = torch.full_like(loss_B.detach(), 1 / len(loss_B))
+        return WeightedLoss(loss_B.mean(), loss_B.detach(), torch.full_like(weight_B, torch.nan), weight_B)
+    with torch.no_grad():
+        reasoning_scores_BC = vectors_UD[torch.from_numpy(texts.reasoning_B).to(device)] @ passages_CD.T
+    return ri_info_nce(
+        scores_BC,
+        reasoning_scores_BC,
+        positive_B,
+        temperature=config.temperature,
+        kappa=config.kappa,
+        epsilon=config.epsilon,
+        mask_BC=mask_BC,
+        weighted=config.loss == "ri-infonce" and step >= config.start_step,
+    )
+
+
+def cached_backward(
+    encoder: Encoder,
+    texts: BatchTexts,
+    loss_of: Callable[[Tensor], WeightedLoss],
+    *,
+    budget_tokens: int,
+    bf16: bool = False,
+    backward: Callable[[Tensor], None] = torch.Tensor.backward,
+) -> StepOutcome:
+    """Add the gradient of `loss_of(vectors_UD).loss` to the weights: the plain computation's, in chunks.
+
+    budget_tokens: padded tokens of a micro-batch; it bounds memory and changes nothing else but rounding. The
+    texts that need a gradient are planned once, so that both passes run the same micro-batches.
+    If the loss is not finite the weights get no gradient: look before you step.
+    """
+    lengths = np.array([len(row) for row in texts.ids])
+    trained, measured = (
+        [rows[inner] for inner in plan(lengths[rows], budget_tokens)]
+        for rows in (texts.trained_rows, texts.measured_rows)
+    )
+    with torch.no_grad():
+        first = [_embed(encoder, texts.ids, rows, bf16) for rows in (*trained, *measured)]
+        vectors_UD = torch.empty_like(torch.cat(first))
+        vectors_UD[torch.from_numpy(np.concatenate([*trained, *measured]))] = torch.cat(first)
+    vectors_UD.requires_grad_()
+    losses = loss_of(vectors_UD)
+    if torch.isfinite(losses.loss):
+        losses.loss.backward()
+        gradient_UD = vectors_UD.grad
+        assert gradient_UD is not None
+        for rows in trained:
+            backward((_embed(encoder, texts.ids, rows, bf16) * gradient_UD[torch.from_numpy(rows)]).sum())
+    losses = losses._replace(loss=losses.loss.detach())
+    return StepOutcome(losses, int(lengths.sum()), padding_share(lengths, [*trained, *measured]))
+
+
+def _embed(encoder: Encoder, ids: Sequence[TokenIds], rows: Rows, bf16: bool) -> Tensor:
+    autocast = torch.autocast(encoder.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+    with autocast:
+        return encoder.embed([ids[row] for row in rows])

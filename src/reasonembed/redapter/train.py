@@ -1,0 +1,292 @@
+"""Training: one explicit loop over one-domain global batches, each one optimiser step (paper, Sec. 3.2, 4.1).
+
+`OUT.training/` holds the checkpoints and the log while it runs; `OUT/`, a sentence-transformers folder,
+appears when it is done. Running the same call again goes on from the last checkpoint, or finds the work done.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import torch
+from accelerate import Accelerator
+
+from reasonembed.domains import load_domain
+from reasonembed.encoder.card import CardFacts, model_card
+from reasonembed.encoder.lora import add_lora, train_last_layers
+from reasonembed.encoder.model import Encoder
+from reasonembed.encoder.prompts import query_prompt
+from reasonembed.encoder.save import save_encoder
+from reasonembed.errors import InputError, ReasonEmbedError, shown
+from reasonembed.files import write_json
+from reasonembed.redapter.batches import Batch, epoch_batches
+from reasonembed.redapter.checkpoint import newest_checkpoint, restore, save_checkpoint
+from reasonembed.redapter.config import TrainConfig
+from reasonembed.redapter.data import TrainingExample, from_examples, read_released
+from reasonembed.redapter.gradcache import batch_loss, cached_backward, tokenize_batch
+from reasonembed.redapter.log import StepRecord, Totals, TrainLog, make_record, total
+from reasonembed.redapter.optimizer import learning_rate_at, make_optimizer
+from reasonembed.redapter.receipt import (
+    MANIFEST_FILE,
+    Receipt,
+    make_manifest,
+    make_receipt,
+    read_manifest,
+    refuse_change,
+)
+from reasonembed.redapter.stop import TrainingStopped, stop_signals
+
+__all__ = [
+    "LOG_FILE",
+    "StepRecord",
+    "TrainConfig",
+    "TrainResult",
+    "TrainingExample",
+    "TrainingStopped",
+    "from_examples",
+    "model_prompts",
+    "read_released",
+    "train",
+]
+
+logger = logging.getLogger(__name__)
+
+LOG_FILE = "train_log.jsonl"
+
+
+class TrainResult(msgspec.Struct, frozen=True):
+    """A finished training."""
+
+    model_folder: Path
+    log_path: Path
+    totals: Totals  # steps, seconds, real tokens/s, padding share, texts truncated
+
+
+class Training(NamedTuple):
+    """What a running training holds; `work` is where its checkpoints and log lie."""
+
+    encoder: Encoder
+    optimizer: Any
+    accelerator: Accelerator
+    config: TrainConfig
+    receipt: Receipt
+    work: Path
+
+
+def train(
+    examples: Sequence[TrainingExample],
+    base: str | Path,
+    out_folder: Path | str,
+    config: TrainConfig | None = None,
+    *,
+    resume: bool = True,
+    keep_work: bool = False,
+    progress: Callable[[StepRecord, int], None] | None = None,
+) -> TrainResult:
+    """Train `base` on `examples` and leave the model in `out_folder`.
+
+    resume: go on from the last checkpoint of the same training, or return at once if it is finished; False
+    discards both.  keep_work: leave checkpoints and log in `out_folder`.training afterwards.
+    progress: called after each step with its record and the number of steps in all.
+    Raises InputError for data that cannot be trained on, StageChanged if what stands there was made
+    otherwise, TrainingStopped after SIGTERM or Ctrl-C, ReasonEmbedError if the loss is not finite.
+    """
+    config = config or TrainConfig()
+    out = Path(out_folder)
+    work = out.with_name(out.name + ".training")
+    _check(examples, config)
+    receipt = make_receipt(examples, base, config)
+    manifest = read_manifest(out)
+    if not resume:
+        shutil.rmtree(work, ignore_errors=True)
+    elif manifest is not None:
+        refuse_change(manifest.receipt, receipt, where=out)
+        return TrainResult(out, out / LOG_FILE, manifest.totals)
+    training = _prepare(base, config, receipt, work)
+    log = _run(training, examples, progress)
+    totals = total(log.records)
+    if totals.truncated:
+        logger.warning(
+            "%d texts were longer than the limit and were cut (counted at each use).", totals.truncated
+        )
+    _save(training.encoder, out, examples, config, receipt, totals, log.path)
+    if not keep_work:
+        shutil.rmtree(work, ignore_errors=True)
+    return TrainResult(out, out / LOG_FILE, totals)
+
+
+def _run(
+    training: Training,
+    examples: Sequence[TrainingExample],
+    progress: Callable[[StepRecord, int], None] | None,
+) -> TrainLog:
+    """The loop: from the last checkpoint, or the beginning, to the last step."""
+    config, work = training.config, training.work
+    per_epoch = len(_batches(examples, config, epoch=0))
+    steps = per_epoch * config.epochs
+    done = _resume(training)
+    log = TrainLog(work / LOG_FILE, steps_done=done)
+    with stop_signals() as stopped:
+        for epoch in range(done // per_epoch, config.epochs):
+            for batch in _batches(examples, config, epoch)[done % per_epoch :]:
+                record = train_step(
+                    training, batch, step=done, learning_rate=learning_rate_at(done, steps, config)
+                )
+                done += 1
+                log.add(record)
+                if progress:
+                    progress(record, steps)
+                due = config.checkpoint_every_steps and done % config.checkpoint_every_steps == 0
+                if stopped or (due and done < steps):
+                    _save_checkpoint(training, done)
+                if stopped:
+                    raise TrainingStopped(
+                        f"stopped by {stopped[0]} after step {done} of {steps}; the same command goes on "
+                        f"from there."
+                    )
+    return log
+
+
+def train_step(training: Training, batch: Batch, *, step: int, learning_rate: float) -> StepRecord:
+    """One optimiser step on one global batch; `step` counts the steps before it."""
+    started = time.perf_counter()
+    encoder, optimizer, accelerator, config, _, work = training
+    texts = tokenize_batch(encoder, batch, config)  # U distinct texts, each once
+    outcome = cached_backward(  # embed all U without gradient; loss on the vectors; re-run with its gradient
+        encoder,
+        texts,
+        lambda vectors_UD: batch_loss(vectors_UD, texts, batch, config, step=step),
+        budget_tokens=config.micro_batch_tokens,
+        bf16=config.bf16,
+        backward=accelerator.backward,
+    )
+    trained = [parameter for parameter in encoder.model.parameters() if parameter.grad is not None]
+    norm = float(accelerator.clip_grad_norm_(trained, config.gradient_clip or math.inf)) if trained else 0.0
+    if not math.isfinite(float(outcome.losses.loss)) or not math.isfinite(norm):
+        _stop_diverged(batch, outcome.losses.loss_B.tolist(), norm, step=step, work=work)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return make_record(
+        batch,
+        outcome,
+        step=step + 1,
+        learning_rate=learning_rate,
+        gradient_norm=norm,
+        truncated=texts.truncated,
+        seconds=time.perf_counter() - started,
+        kappa=config.kappa,
+    )
+
+
+def _prepare(base: str | Path, config: TrainConfig, receipt: Receipt, work: Path) -> Training:
+    torch.manual_seed(config.seed)
+    accelerator = Accelerator(mixed_precision="no")  # bf16 autocast is in the step, where both passes need it
+    encoder = Encoder.load(base, device=str(accelerator.device))
+    wanted = max(encoder.max_tokens, config.max_query_tokens, config.max_passage_tokens)
+    encoder.max_tokens = min(wanted, encoder.position_limit or wanted)
+    if config.lora is not None:
+        encoder.model = add_lora(encoder.model, config.lora)
+    else:
+        train_last_layers(encoder.model, config.train_layers)
+    encoder.model, optimizer = accelerator.prepare(encoder.model, make_optimizer(encoder.model, config))
+    return Training(encoder, optimizer, accelerator, config, receipt, work)
+
+
+def _batches(examples: Sequence[TrainingExample], config: TrainConfig, epoch: int) -> list[Batch]:
+    return epoch_batches(
+        examples,
+        seed=config.seed,
+        epoch=epoch,
+        group_size=config.group_size,
+        global_queries=config.global_queries,
+    )
+
+
+def _check(examples: Sequence[TrainingExample], config: TrainConfig) -> None:
+    if not examples:
+        raise InputError("there are no training examples. Give a data file or a workspace that holds some.")
+    for example in examples if config.measures_intensity else ():
+        if not example.reasoning_query.strip():
+            raise InputError(
+                f"the example {shown(example.example_id)} of {example.domain} has no reasoning query, which "
+                f"reasoning "
+                f'intensity is measured by. Add it, or train with loss = "infonce".'
+            )
+
+
+def _save_checkpoint(training: Training, step: int) -> None:
+    model, optimizer = training.encoder.model, training.optimizer
+    save_checkpoint(
+        training.work, step, training.receipt, model, optimizer, keep=training.config.keep_checkpoints
+    )
+
+
+def _resume(training: Training) -> int:
+    """The number of steps that a checkpoint holds, put back; 0 without one."""
+    found = newest_checkpoint(training.work)
+    if found is None:
+        return 0
+    path, state = found
+    refuse_change(state.receipt, training.receipt, where=training.work)
+    restore(path, training.encoder.model, training.optimizer)
+    logger.info("Going on from %s.", path)
+    return state.step
+
+
+def _stop_diverged(batch: Batch, losses: list[float], norm: float, *, step: int, work: Path) -> None:
+    """Save which examples the loss broke on, and stop."""
+    path = work / "diverged.json"
+    rows = [
+        {"example_id": example.example_id, "loss": repr(loss)}
+        for example, loss in zip(batch.examples, losses, strict=True)
+    ]
+    write_json(
+        path, {"step": step + 1, "domain": batch.domain, "gradient_norm": repr(norm), "examples": rows}
+    )
+    raise ReasonEmbedError(
+        f"the loss or its gradient is not finite at step {step + 1} ({batch.domain}); the weights were not "
+        f"changed. "
+        f"The batch is in {path}. Lower the learning rate, look at those examples, or train without bf16."
+    )
+
+
+def _save(
+    encoder: Encoder,
+    out: Path,
+    examples: Sequence[TrainingExample],
+    config: TrainConfig,
+    receipt: Receipt,
+    totals: Totals,
+    log_path: Path,
+) -> None:
+    manifest = make_manifest(receipt, examples, config, totals)
+    prompts = model_prompts(examples, config)
+    facts = CardFacts(
+        base=receipt.base,
+        loss=config.loss,
+        examples=len(examples),
+        domains=manifest.domains,
+        steps=totals.steps,
+        dimension=encoder.dimension,
+        prompts=prompts,
+    )
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n"
+    extra = {LOG_FILE: log_path.read_text(encoding="utf-8"), MANIFEST_FILE: text}
+    save_encoder(encoder, out, prompts=prompts, card=model_card(facts), extra=extra)
+
+
+def model_prompts(examples: Sequence[TrainingExample], config: TrainConfig) -> dict[str, str]:
+    """The prompts that the trained model is to be used with: `query`, `document`, and one per domain."""
+    instructions = {example.domain: example.instruction if config.instruction else "" for example in examples}
+    general = load_domain("general").instruction if config.instruction else ""
+    by_domain = {name: query_prompt(instructions[name]) for name in sorted(instructions)}
+    return {"query": query_prompt(general), "document": ""} | by_domain

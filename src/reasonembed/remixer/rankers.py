@@ -1,0 +1,146 @@
+"""The retrievers that mining uses: indexes are built once per corpus, document vectors kept on the disk.
+
+N: documents, D: dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonembed import progress
+from reasonembed.corpora import Corpus
+from reasonembed.domains import Domain
+from reasonembed.encoder.prompts import query_prompt
+from reasonembed.errors import DamageError
+from reasonembed.files import atomic_writer, sha256_json
+from reasonembed.records import Run
+from reasonembed.remixer.config import MineConfig
+from reasonembed.search.bm25 import Bm25Index, Weighting
+from reasonembed.search.dense import search_vectors
+from reasonembed.search.fuse import reciprocal_rank_fusion
+
+_WINDOW = 8192  # documents encoded between two writes: bounds memory
+
+Excluded = Mapping[str, Collection[str]]
+
+
+class Rankers:
+    """Ranks a corpus for queries as `MineConfig` says. Share one between domains that share a corpus.
+
+    cache: a folder for document vectors, named by all that decides them; it may be deleted at any time.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self._bm25: dict[tuple[str, str], Bm25Index] = {}
+        self._encoders: dict[tuple[str, int, str], Any] = {}
+
+    def rank(
+        self,
+        corpus: Corpus,
+        domain: Domain,
+        config: MineConfig,
+        queries: Mapping[str, str],
+        excluded: Excluded,
+    ) -> Run:
+        """The best `config.top_k` documents of each query (query_id -> text), without its `excluded`."""
+        if config.retriever == "bm25":
+            return self._rank_bm25(corpus, domain, config, queries, excluded, "bag")
+        if config.retriever == "bm25q":
+            return self._rank_bm25(corpus, domain, config, queries, excluded, "query")
+        dense = self._rank_dense(corpus, domain, config, queries, excluded)
+        if config.retriever == "dense":
+            return dense
+        sparse = self._rank_bm25(corpus, domain, config, queries, excluded, "query")
+        return reciprocal_rank_fusion([sparse, dense], k=config.top_k)
+
+    def _rank_bm25(
+        self,
+        corpus: Corpus,
+        domain: Domain,
+        config: MineConfig,
+        queries: Mapping[str, str],
+        excluded: Excluded,
+        weighting: Weighting,
+    ) -> Run:
+        name = (corpus.sha256, domain.language)
+        if name not in self._bm25:
+            texts = (document.content for document in corpus)
+            self._bm25[name] = Bm25Index.build(texts, corpus.ids, language=domain.language)
+        return self._bm25[name].search(queries, k=config.top_k, weighting=weighting, excluded=excluded)
+
+    def _rank_dense(
+        self,
+        corpus: Corpus,
+        domain: Domain,
+        config: MineConfig,
+        queries: Mapping[str, str],
+        excluded: Excluded,
+    ) -> Run:
+        encoder = self._encoder(config)
+        prompt = query_prompt(domain.instruction) if config.instruction else ""
+        return search_vectors(
+            encoder.encode(list(queries.values()), prompt=prompt),
+            self._document_vectors(corpus, config),
+            query_ids=list(queries),
+            doc_ids=corpus.ids,
+            k=config.top_k,
+            excluded=excluded,
+        )
+
+    def _encoder(self, config: MineConfig) -> Any:
+        from reasonembed.encoder.model import Encoder
+
+        name = (config.model, config.max_tokens, config.dtype)
+        if name not in self._encoders:
+            self._encoders[name] = Encoder.load(
+                config.model, max_tokens=config.max_tokens, dtype=config.dtype
+            )
+        return self._encoders[name]
+
+    def _document_vectors(self, corpus: Corpus, config: MineConfig) -> NDArray[np.float32]:
+        """The vectors of all documents, shape (N, D), memory-mapped."""
+        decides = [model_hash(config), corpus.sha256, config.max_tokens, config.dtype]
+        path = self.cache / f"vectors-{sha256_json(decides)[:32]}.npy"
+        if not path.exists():
+            self._encode_documents(corpus, config, path)
+        try:
+            vectors_ND = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise DamageError(
+                f"{path} is damaged ({error}). Delete it: it will be computed again."
+            ) from error
+        if vectors_ND.shape[:1] != (len(corpus),):
+            raise DamageError(
+                f"{path} does not hold {len(corpus)} vectors. Delete it: it will be computed again."
+            )
+        return vectors_ND
+
+    def _encode_documents(self, corpus: Corpus, config: MineConfig, path: Path) -> None:
+        """Writes in order and renames: through a memory map, a full disk would be a crash."""
+        encoder = self._encoder(config)
+        contents = [document.content for document in corpus]
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(contents), encoder.dimension)}
+        for leftover in self.cache.glob(".tmp-*"):  # of a process that was killed; the workspace is locked
+            leftover.unlink()
+        with (
+            atomic_writer(path) as out,
+            progress.task(f"encode {corpus.origin}", total=len(contents)) as advance,
+        ):
+            np.lib.format.write_array_header_1_0(out, header)
+            for start in range(0, len(contents), _WINDOW):
+                vectors_ND = encoder.encode(contents[start : start + _WINDOW])
+                out.write(vectors_ND.astype("<f4").tobytes())
+                advance(len(vectors_ND))
+
+
+def model_hash(config: MineConfig) -> str:
+    """A name for the weights of the dense model, wherever its folder lies."""
+    from reasonembed.encoder.folder import find_model, fingerprint
+
+    return fingerprint(find_model(config.model))

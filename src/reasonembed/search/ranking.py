@@ -1,0 +1,48 @@
+"""From scores to a ranking. Scores are compared as float32, ties go to the greater id, as trec_eval does.
+
+Exclusion comes before the cut, and what ties at the cut is decided by id: so the order of the corpus never
+decides a score. Pure functions; N: documents scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def top_k(
+    scores_N: NDArray[np.floating],
+    doc_ids: Sequence[str],
+    *,
+    k: int,
+    excluded: Collection[str] = (),
+    above: float = -np.inf,
+) -> dict[str, float]:
+    """The best `k` of the documents, best first, with their scores, without `excluded`.
+
+    scores_N: one score for each of `doc_ids`.  above: only documents that score more than this are ranked.
+    Raises ValueError if a score is not a number, k is below 1 or the lengths differ.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")
+    scores = np.asarray(scores_N, dtype=np.float32)
+    if scores.shape != (len(doc_ids),):
+        raise ValueError(f"{len(doc_ids)} ids and scores of shape {scores.shape}")
+    if np.isnan(scores).any():
+        raise ValueError("a score is not a number")
+    wanted = k + len(excluded)
+    rows = np.flatnonzero(scores > above) if above > -np.inf else np.arange(len(scores))
+    if wanted < len(rows):
+        kept = scores[rows]
+        cut = np.partition(kept, len(kept) - wanted)[len(kept) - wanted]
+        rows = rows[kept >= cut]  # all that tie at the cut are kept for the ids to decide
+    candidates = {doc_ids[row]: float(scores[row]) for row in rows.tolist() if doc_ids[row] not in excluded}
+    return {doc_id: candidates[doc_id] for doc_id in best_first(candidates)[:k]}
+
+
+def best_first(scores: Mapping[str, float]) -> list[str]:
+    """The ids by falling score, compared as float32; of equal scores the greater id comes first."""
+    rounded = np.fromiter(scores.values(), dtype=np.float64, count=len(scores)).astype(np.float32).tolist()
+    return [doc_id for _, doc_id in sorted(zip(rounded, scores, strict=True), reverse=True)]

@@ -1,0 +1,218 @@
+"""What can rank: BM25, a dense model, or several fused. A system indexes a corpus, the index is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol, get_args
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonembed.corpora import Corpus
+from reasonembed.encoder.prompts import query_prompt
+from reasonembed.errors import ConfigError
+from reasonembed.records import Run
+from reasonembed.search.bm25 import Bm25Index, Weighting
+from reasonembed.search.dense import search_vectors
+from reasonembed.search.fuse import reciprocal_rank_fusion
+
+Excluded = Mapping[str, Collection[str]]
+"""query_id -> ids of the documents that are removed from its ranking before the cut."""
+
+
+class Encoder(Protocol):
+    """The seam to a model that turns texts into vectors (see `reasonembed.encoder.model.Encoder`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def encode(
+        self, texts: Sequence[str], *, prompt: str = "", max_tokens: int | None = None
+    ) -> NDArray[np.float32]:
+        """L2-normalised vectors, shape (texts, dimension), in the order of the texts."""
+        ...
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """What of a system belongs into the protocol of a score."""
+
+    model: str
+    search: str  # e.g. "exact" or "query-side BM25 (k1 0.9, b 0.4)"
+    instruction: str = ""  # put before every query; empty for none
+    max_tokens: int | None = None  # longest query and document; None where there is no limit
+    dtype: str = ""  # of the model's weights; empty where there is no model
+
+
+class Index(Protocol):
+    """One corpus, ready to be searched."""
+
+    def search(
+        self, queries: Mapping[str, str], *, domain: str = "", k: int = 100, excluded: Excluded | None = None
+    ) -> Run:
+        """The best `k` documents of each query (query_id -> text), best first.
+
+        `excluded`: what is left out of each query's ranking.  `domain` picks the instruction, where a system
+        has one for each.
+        """
+        ...
+
+
+class System(Protocol):
+    """Anything that ranks the documents of a corpus for a query."""
+
+    @property
+    def name(self) -> str: ...
+
+    def index(self, corpus: Corpus) -> Index: ...
+
+    def setting(self, domain: str) -> Setting: ...
+
+
+class Bm25System:
+    """BM25 as a bag of words (`bag`) or query-side (`query`), in the language of the corpus."""
+
+    def __init__(
+        self, weighting: Weighting = "bag", *, language: str = "en", k1: float = 0.9, b: float = 0.4
+    ) -> None:
+        if weighting not in get_args(Weighting):
+            raise ConfigError(
+                f'the weighting is "{weighting}"; it must be one of {", ".join(get_args(Weighting))}.'
+            )
+        self.weighting: Weighting = weighting
+        self.language, self.k1, self.b = language, k1, b
+        self.name = "bm25" if weighting == "bag" else "bm25q"
+
+    def index(self, corpus: Corpus) -> Bm25Ranker:
+        texts = (document.content for document in corpus)
+        index = Bm25Index.build(texts, corpus.ids, language=self.language, k1=self.k1, b=self.b)
+        return Bm25Ranker(index, self.weighting)
+
+    def setting(self, domain: str) -> Setting:
+        kind = "bag-of-words BM25" if self.weighting == "bag" else "query-side BM25"
+        search = f"{kind} (k1 {self.k1:g}, b {self.b:g}, analyser {self.language})"
+        return Setting(model=self.name, search=search)
+
+
+class Bm25Ranker:
+    """A BM25 index together with the weighting of the queries."""
+
+    def __init__(self, index: Bm25Index, weighting: Weighting) -> None:
+        self._index, self._weighting = index, weighting
+
+    def search(
+        self, queries: Mapping[str, str], *, domain: str = "", k: int = 100, excluded: Excluded | None = None
+    ) -> Run:
+        return self._index.search(queries, k=k, weighting=self._weighting, excluded=excluded)
+
+
+class DenseSystem:
+    """A model that embeds queries and documents; ranked exactly, by inner product of the unit vectors.
+
+    `instructions`: one for every query, or one for each domain by name; empty for bare queries.
+    `max_tokens`: of queries and documents; the model's own limit where it is None.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        name: str | None = None,
+        instructions: str | Mapping[str, str] = "",
+        max_tokens: int | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.name = name or encoder.name
+        self.instructions = instructions
+        self.max_tokens = max_tokens
+
+    def index(self, corpus: Corpus) -> DenseRanker:
+        vectors = self.encoder.encode([document.content for document in corpus], max_tokens=self.max_tokens)
+        return DenseRanker(self, corpus.ids, vectors)
+
+    def instruction(self, domain: str) -> str:
+        """The instruction for the queries of `domain`. Raises ConfigError if there is none among several."""
+        if isinstance(self.instructions, str):
+            return self.instructions
+        if domain not in self.instructions:
+            raise ConfigError(
+                f'{self.name} has no instruction for the domain "{domain}", only for '
+                f"{', '.join(self.instructions) or 'none'}. Add one, or give one instruction for all."
+            )
+        return self.instructions[domain]
+
+    def setting(self, domain: str) -> Setting:
+        return Setting(
+            model=self.encoder.name,
+            search="exact, inner product",
+            instruction=self.instruction(domain),
+            max_tokens=self.max_tokens or self.encoder.max_tokens,
+            dtype=self.encoder.dtype,
+        )
+
+
+class DenseRanker:
+    """The vectors of one corpus, and the model for the queries."""
+
+    def __init__(self, system: DenseSystem, doc_ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        self._system, self._doc_ids, self._vectors = system, doc_ids, vectors
+
+    def search(
+        self, queries: Mapping[str, str], *, domain: str = "", k: int = 100, excluded: Excluded | None = None
+    ) -> Run:
+        if not queries:
+            return {}
+        prompt = query_prompt(self._system.instruction(domain))
+        vectors = self._system.encoder.encode(
+            list(queries.values()), prompt=prompt, max_tokens=self._system.max_tokens
+        )
+        return search_vectors(
+            vectors, self._vectors, query_ids=list(queries), doc_ids=self._doc_ids, k=k, excluded=excluded
+        )
+
+
+class FusedSystem:
+    """Several systems made one by reciprocal rank fusion of their best `depth` (or k, if more) documents."""
+
+    def __init__(self, systems: Sequence[System], *, name: str = "fused", depth: int = 1000) -> None:
+        if not systems:
+            raise ConfigError("nothing to fuse: give at least one system.")
+        self.systems, self.name, self.depth = tuple(systems), name, depth
+
+    def index(self, corpus: Corpus) -> FusedRanker:
+        return FusedRanker([system.index(corpus) for system in self.systems], self.depth)
+
+    def setting(self, domain: str) -> Setting:
+        parts = [system.setting(domain) for system in self.systems]
+        limits = [part.max_tokens for part in parts if part.max_tokens is not None]
+        searches = " and ".join(part.search for part in parts)
+        return Setting(
+            model=" + ".join(part.model for part in parts),
+            search=f"reciprocal rank fusion (60, depth {self.depth}) of {searches}",
+            instruction=" / ".join(dict.fromkeys(part.instruction for part in parts if part.instruction)),
+            max_tokens=max(limits, default=None),
+            dtype=" + ".join(dict.fromkeys(part.dtype for part in parts if part.dtype)),
+        )
+
+
+class FusedRanker:
+    """The indexes of the fused systems over one corpus."""
+
+    def __init__(self, indexes: Sequence[Index], depth: int) -> None:
+        self._indexes, self._depth = indexes, depth
+
+    def search(
+        self, queries: Mapping[str, str], *, domain: str = "", k: int = 100, excluded: Excluded | None = None
+    ) -> Run:
+        deep = max(k, self._depth)
+        runs = [index.search(queries, domain=domain, k=deep, excluded=excluded) for index in self._indexes]
+        return reciprocal_rank_fusion(runs, k=k)

@@ -1,0 +1,62 @@
+"""Settings are checked once, on construction, and the schedule is what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from reasonembed.config import build, override
+from reasonembed.encoder.lora import LoraSettings
+from reasonembed.errors import ConfigError
+from reasonembed.redapter.config import TrainConfig
+from reasonembed.redapter.optimizer import learning_rate_at, make_optimizer
+
+
+def test_the_defaults_are_the_papers() -> None:
+    config = TrainConfig()
+    assert (config.loss, config.temperature, config.kappa, config.start_step) == (
+        "ri-infonce",
+        0.02,
+        5.0,
+        100,
+    )
+    assert (config.learning_rate, config.warmup_share, config.epochs) == (1e-4, 0.1, 1)
+    assert (config.max_query_tokens, config.max_passage_tokens) == (512, 512)
+    assert LoraSettings() == LoraSettings(rank=32, alpha=64)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("temperature", 0), ("kappa", -1.0), ("epsilon", -1.0), ("learning_rate", 0.0), ("warmup_share", 1.5),
+        ("epochs", 0), ("start_step", -1), ("group_size", 1), ("global_queries", 0), ("train_layers", 0),
+        ("micro_batch_tokens", 0), ("gradient_clip", 0.0), ("max_query_tokens", 4), ("keep_checkpoints", 0),
+        ("loss", "infonse"), ("seed", "one"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_is_named(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=key):
+        build(TrainConfig, {key: value}, where="train.toml")
+
+
+def test_an_unknown_key_gets_a_suggestion_and_tables_are_read() -> None:
+    with pytest.raises(ConfigError, match='did you mean "temperature"'):
+        build(TrainConfig, {"temprature": 0.02}, where="train.toml")
+    assert build(TrainConfig, {"lora": {"rank": 8}}, where="x").lora == LoraSettings(rank=8, alpha=64)
+    assert override(TrainConfig(), {"epochs": 3, "seed": None}).epochs == 3
+    with pytest.raises(ConfigError, match="cannot go together"):
+        build(TrainConfig, {"lora": {}, "train_layers": 2}, where="x")
+
+
+def test_the_rate_climbs_for_the_first_share_and_falls_to_zero() -> None:
+    config = TrainConfig(learning_rate=1.0, warmup_share=0.2)
+    rates = [learning_rate_at(step, 10, config) for step in range(10)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+    assert learning_rate_at(0, 1, TrainConfig(learning_rate=1.0, warmup_share=0.0)) == 1.0
+
+
+def test_only_matrices_decay() -> None:
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
+    groups = make_optimizer(model, TrainConfig(weight_decay=0.1)).param_groups
+    assert [(group["weight_decay"], len(group["params"])) for group in groups] == [(0.1, 1), (0.0, 3)]

@@ -1,0 +1,133 @@
+"""Law 1 at its source: a query's candidates never hold its source or a near-copy, and nothing is filled in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reasonembed import progress
+from reasonembed.corpora import read_corpus
+from reasonembed.domains import load_domain
+from reasonembed.errors import DamageError
+from reasonembed.pocket import pocket_folder
+from reasonembed.records import Dropped
+from reasonembed.remixer.config import MineConfig
+from reasonembed.remixer.mine import keep_candidates, mine_candidates
+from reasonembed.remixer.rankers import Rankers
+from reasonembed.remixer.rows import Conditions, GeneratedQuery, MinedQuery
+
+BIOLOGY = load_domain("biology")
+
+
+def query(source_id: str, text: str) -> GeneratedQuery:
+    return GeneratedQuery(f"{source_id}-q0", source_id, text, Conditions(conditioned=False))
+
+
+def mined(queries, corpus, tmp_path, config=None, rankers=None) -> list[MinedQuery | Dropped]:
+    rankers = rankers or Rankers(tmp_path / "cache")
+    return list(
+        mine_candidates(queries, corpus, BIOLOGY, config or MineConfig(), rankers=rankers, task=progress.task)
+    )
+
+
+def test_the_source_and_its_copies_are_left_out_before_the_cut(corpus_of, tmp_path):
+    text = "salt draws water out of the slug through its moist skin until the animal shrivels and dies"
+    texts = {"source": text, "copy": text.upper(), "chunk": f"{text} as every gardener knows"}
+    texts |= {f"other{n}": f"salt and slug number {n} in the garden" for n in range(5)}
+    rows = mined(
+        [query("source", "why does salt kill a slug")], corpus_of(texts), tmp_path, MineConfig(top_k=5)
+    )
+    (row,) = rows
+    assert row.copy_ids == ("chunk", "copy")
+    assert {candidate.doc_id for candidate in row.candidates} == {f"other{n}" for n in range(5)}
+
+
+def test_candidates_come_best_first_and_short_lists_stay_short(corpus_of, tmp_path):
+    texts = {
+        "s": "the source of it all",
+        "a": "slug slug salt",
+        "b": "slug and many other words in here",
+        "c": "price",
+    }
+    (row,) = mined([query("s", "slug salt")], corpus_of(texts), tmp_path)
+    assert [candidate.doc_id for candidate in row.candidates] == ["a", "b"]
+    assert row.candidates[0].score > row.candidates[1].score > 0
+
+
+def test_a_query_without_any_candidate_is_dropped_with_the_reason(corpus_of, tmp_path):
+    rows = mined([query("s", "slug")], corpus_of({"s": "slug salt", "a": "price demand"}), tmp_path)
+    assert [(row.row_id, row.reason) for row in rows] == [("s-q0", "no_candidates")]
+
+
+def test_keep_candidates_cuts_after_it_excludes():
+    kept = keep_candidates({"a": 3.0, "b": 2.0, "c": 1.0}, excluded={"a"}, limit=1)
+    assert [(one.doc_id, one.score) for one in kept] == [("b", 2.0)]
+
+
+@pytest.mark.parametrize("retriever", ["dense", "fused"])
+def test_a_dense_or_fused_retriever_ranks_everything_but_the_source(retriever: str, minilm_path, tmp_path):
+    corpus = read_corpus(pocket_folder("biology"))
+    config = MineConfig(retriever=retriever, model=str(minilm_path), instruction=False, max_tokens=64)
+    source = corpus.ids[0]
+    (row,) = mined([query(source, "why does salt kill a slug in the garden")], corpus, tmp_path, config)
+    ids = [candidate.doc_id for candidate in row.candidates]
+    assert sorted([*ids, source]) == sorted(corpus.ids)
+    scores = [candidate.score for candidate in row.candidates]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_document_vectors_are_computed_once_and_kept_by_all_that_decides_them(
+    minilm_path, tmp_path, corpus_of
+):
+    config = MineConfig(retriever="dense", model=str(minilm_path), max_tokens=16)
+    corpus = corpus_of({"s": "slug", "a": "salt and water", "b": "price and demand"})
+    first = mined([query("s", "slug")], corpus, tmp_path, config)
+    (path,) = (tmp_path / "cache").iterdir()
+    written = path.stat().st_mtime_ns
+    assert np.load(path).shape == (3, 384)
+    assert mined([query("s", "slug")], corpus, tmp_path, config) == first
+    assert path.stat().st_mtime_ns == written
+    mined(
+        [query("s", "slug")],
+        corpus,
+        tmp_path,
+        MineConfig(retriever="dense", model=str(minilm_path), max_tokens=8),
+    )
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_torn_vectors_are_named_with_the_cure(minilm_path, tmp_path, corpus_of):
+    config = MineConfig(retriever="dense", model=str(minilm_path), max_tokens=16)
+    corpus = corpus_of({"s": "slug", "a": "salt"})
+    mined([query("s", "slug")], corpus, tmp_path, config)
+    (path,) = (tmp_path / "cache").iterdir()
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DamageError, match="Delete it: it will be computed again"):
+        mined([query("s", "slug")], corpus, tmp_path, config)
+
+
+def test_the_instruction_goes_before_dense_queries(minilm_path, tmp_path, corpus_of):
+    corpus = corpus_of({"s": "slug", "a": "salt and water", "b": "price and demand"})
+    scores = {
+        instruction: mined(
+            [query("s", "slug")],
+            corpus,
+            tmp_path,
+            MineConfig(retriever="dense", model=str(minilm_path), max_tokens=64, instruction=instruction),
+        )
+        for instruction in (True, False)
+    }
+    assert scores[True] != scores[False]
+
+
+def test_domains_that_share_a_corpus_share_its_index(corpus_of, tmp_path, monkeypatch):
+    from reasonembed.remixer import rankers as module
+
+    built = []
+    real = module.Bm25Index.build
+    monkeypatch.setattr(module.Bm25Index, "build", lambda *a, **k: built.append(1) or real(*a, **k))
+    corpus = corpus_of({"s": "slug", "a": "slug salt"})
+    shared = Rankers(tmp_path)
+    for _ in range(2):
+        mined([query("s", "slug")], corpus, tmp_path, rankers=shared)
+    assert len(built) == 1

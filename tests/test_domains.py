@@ -1,0 +1,112 @@
+"""The constants of the paper's section 3, to the letter: released checkpoints were trained with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reasonembed.domains import domain_names, load_domain
+from reasonembed.errors import ConfigError, InputError
+
+TABLE = """
+biology | Given a Biology post, retrieve relevant passages that help answer the post. | biology post | passage
+earth_science | Given an Earth Science post, retrieve relevant passages that help answer the post. | earth science post | passage
+economics | Given an Economics post, retrieve relevant passages that help answer the post. | economics post | passage
+psychology | Given a Psychology post, retrieve relevant passages that help answer the post. | psychology post | passage
+robotics | Given a Robotics post, retrieve relevant passages that help answer the post. | robotics post | passage
+stackoverflow | Given a Stack Overflow post, retrieve relevant passages that help answer the post. | Stack Overflow post | passage
+sustainable_living | Given a Sustainable Living post, retrieve relevant passages that help answer the post. | sustainable living post | passage
+leetcode | Given a Coding problem, retrieve relevant examples that help answer the problem. | LeetCode problem | coding problem solution
+pony | Given a Pony question, retrieve relevant passages that help answer the question. | Pony coding instruction | Pony documentation passage
+aops | Given a Math problem, retrieve relevant examples that help answer the problem. | math problem | math problem solution
+theoremqa_questions | Given a Math problem, retrieve relevant examples that help answer the problem. | math problem | math problem solution
+theoremqa_theorems | Given a Math problem, retrieve relevant theorems that help answer the problem. | math problem | math-related passage
+general | Given this reasoning-intensive query, find relevant documents that could help answer the question. | question | passage
+"""  # noqa: E501
+ROWS = [tuple(cell.strip() for cell in line.split("|")) for line in TABLE.strip().splitlines()]
+
+MINE = """name = "mine"
+instruction = "Find it."
+query_kind = "question"
+document_kind = "passage"
+relevance = "it helps."
+generation = "a question."
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "instruction", "query_kind", "document_kind"), ROWS, ids=[row[0] for row in ROWS]
+)
+def test_each_domain_has_the_papers_constants(
+    name: str, instruction: str, query_kind: str, document_kind: str
+) -> None:
+    domain = load_domain(name)
+    assert (domain.name, domain.instruction) == (name, instruction)
+    assert (domain.query_kind, domain.document_kind) == (query_kind, document_kind)
+    assert domain.language == "en"
+
+
+@pytest.mark.parametrize("name", [row[0] for row in ROWS])
+def test_a_global_batch_holds_1024_passages(name: str) -> None:
+    group, batch = {"leetcode": (2, 64), "pony": (64, 2)}.get(name, (16, 8))
+    domain = load_domain(name)
+    assert (domain.group_size, domain.batch_size) == (group, batch)
+    assert domain.global_queries == 8 * batch
+    assert domain.group_size * domain.global_queries == 1024
+
+
+def test_the_thirteen_domains_stand_in_brights_order() -> None:
+    assert domain_names() == [row[0] for row in ROWS]
+
+
+def test_a_users_own_domain_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINE + 'language = "de"\n')
+    for given in (path, str(path)):
+        domain = load_domain(given)
+        assert (domain.name, domain.language, domain.group_size) == ("mine", "de", 16)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (
+            ("relevance", "relevence"),
+            r'mine\.toml, line 5: unknown key "relevence"; did you mean "relevance"\?',
+        ),
+        (('"Find it."', "5"), r'mine\.toml, line 2: "instruction": Expected `str`, got `int`'),
+        (('"Find it."', '" "'), r'"instruction" is empty'),
+        (('"mine"', '"../mine"'), r"\"name\" is '\.\./mine'; use lower-case letters"),
+        (('"mine"', '"' + "m" * 65 + '"'), r'"name" is'),
+        (('query_kind = "question"\n', ""), r"missing required field `query_kind`"),
+        (
+            ('"it helps."', '"it helps."\nlanguage = "xx"'),
+            r"\"language\" is 'xx', for which there is no analyser",
+        ),
+        (('"it helps."', '"it helps."\ngroup_size = 1'), r'"group_size" is 1; it must be at least 2'),
+        (('"it helps."', '"it helps."\nglobal_queries = 0'), r'"global_queries" is 0; it must be at least 1'),
+        (('"it helps."', '"it helps.'), r"mine\.toml: not valid TOML: .*line 5"),
+    ],
+)
+def test_a_mistake_in_a_domain_file_is_named_with_the_cure(
+    tmp_path: Path, change: tuple[str, str], found: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    assert change[0] in MINE
+    path.write_text(MINE.replace(*change))
+    with pytest.raises(ConfigError, match=found) as error:
+        load_domain(path)
+    assert "mine.toml" in str(error.value)
+
+
+def test_an_unknown_domain_is_refused_with_the_nearest_known_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r'unknown domain "biologie"; did you mean "biology"\? Known: biology'
+    ):
+        load_domain("biologie")
+    with pytest.raises(InputError, match="there is no file"):
+        load_domain(tmp_path / "mine.toml")
+    for hostile in ("../pocket", "/etc/passwd", ""):
+        with pytest.raises(ConfigError, match="unknown domain"):
+            load_domain(hostile)
