@@ -13,7 +13,7 @@ import asyncio
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -177,8 +177,7 @@ def serve(there: Connection, latency_s: float) -> None:
         there.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
-    ready: Awaitable[None] = run()
-    asyncio.run(ready)  # type: ignore[arg-type]
+    asyncio.run(run())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A stage leaves rows, dropped rows and a manifest; a finished one is never run twice nor mixed with other rows."""
+"""A stage leaves rows, dropped rows and a manifest; a finished one never runs twice."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_torn_manifest_is_damage_at_whatever_byte_it_is_cut(tmp_path: Path):
     content = path.read_bytes()
     for length in range(0, len(content.rstrip()), 7):
         path.write_bytes(content[:length])
-        with pytest.raises(DamageError, match="manifest.json is damaged"):
+        with pytest.raises(DamageError, match=r"manifest\.json is damaged"):
             run_stage(stage(tmp_path, refuse_to_run))
 
 

@@ -60,8 +60,7 @@ class _QueryRow(msgspec.Struct):
 def is_beir(folder: Path) -> bool:
     """Whether `folder` looks like a BEIR folder: it holds a corpus and queries."""
     return all(
-        any((folder / f"{name}{suffix}").is_file() for suffix in JSONL_SUFFIXES)
-        for name in ("corpus", "queries")
+        any((folder / f"{name}{suffix}").is_file() for suffix in JSONL_SUFFIXES) for name in ("corpus", "queries")
     )
 
 
@@ -100,9 +99,7 @@ def _jsonl(folder: Path, name: str) -> Path:
     for suffix in JSONL_SUFFIXES:
         if (path := folder / f"{name}{suffix}").exists():
             return path
-    raise InputError(
-        f"{folder} holds no {name}.jsonl, so it is no BEIR folder. Add the file or give another folder."
-    )
+    raise InputError(f"{folder} holds no {name}.jsonl, so it is no BEIR folder. Add the file or give another folder.")
 
 
 def _qrels_path(folder: Path, split: str) -> Path:
@@ -122,9 +119,7 @@ def _read_queries(path: Path) -> tuple[dict[str, Query], dict[str, set[str]]]:
         try:
             row = msgspec.convert(fields, _QueryRow)
         except msgspec.ValidationError as error:
-            raise InputError(
-                f"{path}, line {number}: {error}. Each query needs an _id and a text."
-            ) from error
+            raise InputError(f"{path}, line {number}: {error}. Each query needs an _id and a text.") from error
         query_id = str(row.beir_id)
         if query_id in queries:
             raise InputError(
@@ -157,15 +152,12 @@ def _read_tsv(path: Path, header: tuple[str, ...]) -> Iterator[tuple[int, list[s
         if not headed:
             if tuple(columns) != header:
                 raise InputError(
-                    f"{path}, line {number}: the header is missing. It must read {expected}; "
-                    f"found {shown(columns)}."
+                    f"{path}, line {number}: the header is missing. It must read {expected}; found {shown(columns)}."
                 )
             headed = True
             continue
         if len(columns) != len(header):
-            raise InputError(
-                f"{path}, line {number}: {len(columns)} column(s); expected {len(header)}: {expected}."
-            )
+            raise InputError(f"{path}, line {number}: {len(columns)} column(s); expected {len(header)}: {expected}.")
         pair = (columns[0], columns[1])
         if pair in seen:
             raise InputError(
@@ -199,14 +191,10 @@ def _check_known(
             f"{path}, line {number}: queries.jsonl has no query {shown(query_id)}. Add it or drop the line."
         )
     if doc_id not in corpus:
-        raise InputError(
-            f"{path}, line {number}: the corpus has no document {shown(doc_id)}. Add it or drop the line."
-        )
+        raise InputError(f"{path}, line {number}: the corpus has no document {shown(doc_id)}. Add it or drop the line.")
 
 
-def _read_excluded(
-    path: Path, queries: Mapping[str, Query], corpus: Corpus, qrels: Qrels
-) -> dict[str, set[str]]:
+def _read_excluded(path: Path, queries: Mapping[str, Query], corpus: Corpus, qrels: Qrels) -> dict[str, set[str]]:
     excluded: dict[str, set[str]] = {}
     if not path.exists():
         return excluded
@@ -221,9 +209,7 @@ def _read_excluded(
     return excluded
 
 
-def write_beir(
-    folder: Path | str, collection: Collection, *, split: str = "test", overwrite: bool = False
-) -> None:
+def write_beir(folder: Path | str, collection: Collection, *, split: str = "test", overwrite: bool = False) -> None:
     """Write `collection` as a BEIR folder that `read_beir` gives back; it appears whole, by rename.
 
     Raises InputError if `folder` exists and is not empty (with `overwrite` an older BEIR folder is replaced),
@@ -232,9 +218,7 @@ def write_beir(
     """
     folder = Path(folder)
     _check_ids(collection)
-    if folder.exists() and not (
-        folder.is_dir() and (not any(folder.iterdir()) or (overwrite and is_beir(folder)))
-    ):
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (overwrite and is_beir(folder)))):
         raise InputError(f"{folder} exists already. Remove it or choose another folder.")
     temporary: Path | None = None
     try:

@@ -67,9 +67,7 @@ def _explain(kind: type, message: str, where: str, text: str) -> str:
         known = _keys(kind, inside)
         place = f"{where}{_line_of(key, text)}"
         table = f" in [{inside}]" if inside else ""
-        return (
-            f'{place}: unknown key "{key}"{table}{nearest(key, known) or "."} Known keys: {", ".join(known)}.'
-        )
+        return f'{place}: unknown key "{key}"{table}{nearest(key, known) or "."} Known keys: {", ".join(known)}.'
     if match := _AT.match(message):
         found, key = match.group(1), match.group(2)
         return f'{where}{_line_of(key.rsplit(".", 1)[-1], text)}: "{key}": {found}.'

@@ -64,7 +64,9 @@ def read_corpus(path: Path | str) -> Corpus:
                 return _read_file(inner)
         return _read_folder(path)
     if not path.exists():
-        raise InputError(f"there is no corpus at {path}. Give a BEIR folder, a .jsonl file or a folder of .txt/.md files.")
+        raise InputError(
+            f"there is no corpus at {path}. Give a BEIR folder, a .jsonl file or a folder of .txt/.md files."
+        )
     if not path.name.endswith(JSONL_SUFFIXES):
         raise InputError(
             f"{path} is neither a folder nor a JSONL file (.jsonl, .jsonl.gz, .jsonl.zst). "
@@ -94,7 +96,9 @@ def _add(documents: dict[str, Document], lines: dict[str, int], document: Docume
             f"{path}, line {number}: the id {shown(doc_id)} stands on line {lines[doc_id]} already. Ids must be unique."
         )
     if not document.content.strip():
-        raise InputError(f"{path}, line {number}: the document {shown(doc_id)} has no text. Give it one or drop the line.")
+        raise InputError(
+            f"{path}, line {number}: the document {shown(doc_id)} has no text. Give it one or drop the line."
+        )
     documents[doc_id] = document
     lines[doc_id] = number
 

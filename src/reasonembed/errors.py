@@ -1,15 +1,15 @@
 """What can go wrong, as one small tree. Every message says what was found, what was expected, and what to do.
 
-    ReasonEmbedError            exit code 1: the work failed, though nobody asked for the impossible
-    ├── EndpointError           a language model's endpoint could not be used; the stage is left undone
-    ├── DamageError             a journal, a rows file or a checkpoint is not what was written
-    ├── StorageError            the disk refused a write (full, read-only, an I/O error)
-    └── UserError               exit code 2: something in the command, the config or the data must be changed
-        ├── ConfigError         an unknown key, a value out of range
-        ├── InputError          a corpus, a data file, a run, a model folder that cannot be used as it is
-        ├── StageChanged        a finished stage was made from other inputs or settings
-        ├── WorkspaceBusy       another process holds the workspace
-        └── MissingExtra        an optional dependency is needed
+ReasonEmbedError            exit code 1: the work failed, though nobody asked for the impossible
+├── EndpointError           a language model's endpoint could not be used; the stage is left undone
+├── DamageError             a journal, a rows file or a checkpoint is not what was written
+├── StorageError            the disk refused a write (full, read-only, an I/O error)
+└── UserError               exit code 2: something in the command, the config or the data must be changed
+    ├── ConfigError         an unknown key, a value out of range
+    ├── InputError          a corpus, a data file, a run, a model folder that cannot be used as it is
+    ├── StageChanged        a finished stage was made from other inputs or settings
+    ├── WorkspaceBusy       another process holds the workspace
+    └── MissingExtra        an optional dependency is needed
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files in and out: JSONL (plain, .gz, .zst), atomic writes, hashes. A file under its final name is always whole."""
+"""Files in and out: JSONL (plain, .gz, .zst), atomic writes, hashes. A file under its own name is whole."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ def _compressor(raw: IO[bytes], path: Path) -> contextlib.AbstractContextManager
     if path.suffix == ".gz":
         return gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0)
     if path.suffix == ".zst":
-        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).stream_writer(
-            raw, closefd=False
-        )
+        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).stream_writer(raw, closefd=False)
     return contextlib.nullcontext(raw)
 
 
@@ -179,7 +177,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def read_jsonl(path: Path, kind: type[Row]) -> Iterator[Row]:
     """The rows of a JSONL file, decoded and checked as `kind`.
 
-    Raises InputError naming file and line for invalid UTF-8, broken JSON, a missing, mistyped or unknown field.
+    Raises InputError naming file and line for invalid UTF-8, broken JSON, a missing, mistyped or unknown
+    field.
     """
     for _, row in read_numbered_jsonl(path, kind):
         yield row
@@ -199,7 +198,8 @@ def _explain(line: bytes, error: Exception) -> str:
     try:
         line.decode("utf-8")
     except UnicodeDecodeError as bad:
-        return f"not valid UTF-8 (byte {bad.start} of the line is 0x{line[bad.start]:02x}). Save the file as UTF-8."
+        found = f"byte {bad.start} of the line is 0x{line[bad.start]:02x}"
+        return f"not valid UTF-8 ({found}). Save the file as UTF-8."
     if isinstance(error, msgspec.ValidationError):
         return f"{error}. Found {shown(line.decode('utf-8'))}."
     return f"broken JSON ({error}). Each line must be one JSON object; found {shown(line.decode('utf-8'))}."

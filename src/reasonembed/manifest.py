@@ -154,9 +154,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DamageError(
-            f"{path} is damaged ({error}). Run again with --restart-from {folder.name}."
-        ) from error
+        raise DamageError(f"{path} is damaged ({error}). Run again with --restart-from {folder.name}.") from error
 
 
 def check_outputs(folder: Path, manifest: Manifest) -> None:

@@ -73,9 +73,7 @@ def _run_lines(run: Run, tag: str) -> Iterator[str]:
         for rank, doc_id in enumerate(best_first(scores), 1):
             score = float(scores[doc_id])
             if not math.isfinite(score):
-                raise InputError(
-                    f"query {shown(query_id)}, document {shown(doc_id)}: score {score} is not finite."
-                )
+                raise InputError(f"query {shown(query_id)}, document {shown(doc_id)}: score {score} is not finite.")
             yield f"{query_id} Q0 {_whole(doc_id, 'document id')} {rank} {score!r} {tag}\n"
 
 
@@ -102,9 +100,7 @@ def _read_columns(path: Path, layout: str) -> Iterator[tuple[int, list[str]]]:
         except UnicodeDecodeError as error:
             raise InputError(f"{path}, line {number}: not valid UTF-8. Save the file as UTF-8.") from error
         if len(columns) != expected:
-            raise InputError(
-                f"{path}, line {number}: {len(columns)} column(s); expected {expected}: {layout}."
-            )
+            raise InputError(f"{path}, line {number}: {len(columns)} column(s); expected {expected}: {layout}.")
         yield number, columns
 
 

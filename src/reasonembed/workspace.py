@@ -43,9 +43,7 @@ class Workspace:
     def domain_folder(self, domain: str) -> Path:
         """The folder of a domain's stages. Raises InputError for a name that cannot be one."""
         if domain in _RESERVED:
-            raise InputError(
-                f'"{domain}" cannot name a domain: the workspace keeps its own files there. Rename it.'
-            )
+            raise InputError(f'"{domain}" cannot name a domain: the workspace keeps its own files there. Rename it.')
         return self.path / _checked(domain, "domain")
 
     def stage_folder(self, domain: str, stage: str) -> Path:
@@ -56,9 +54,7 @@ class Workspace:
         """The domains that have a folder here, by name."""
         if not self.path.is_dir():
             return []
-        inner = (
-            entry.name for entry in self.path.iterdir() if entry.is_dir() and entry.name not in _RESERVED
-        )
+        inner = (entry.name for entry in self.path.iterdir() if entry.is_dir() and entry.name not in _RESERVED)
         return sorted(name for name in inner if _NAME.fullmatch(name))
 
     @contextlib.contextmanager
@@ -88,8 +84,7 @@ class Workspace:
             raise InputError(f"{self.path} is a file, not a folder. Choose another workspace.") from error
         except OSError as error:
             raise StorageError(
-                f"cannot write in the workspace {self.path}: {error.strerror}. Choose a folder that "
-                f"you may write to."
+                f"cannot write in the workspace {self.path}: {error.strerror}. Choose a folder that you may write to."
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,8 +100,7 @@ class Workspace:
         except OSError as error:
             os.close(descriptor)
             raise StorageError(
-                f"cannot lock {path}: {error.strerror}. Choose a workspace on a local disk that has "
-                f"some space left."
+                f"cannot lock {path}: {error.strerror}. Choose a workspace on a local disk that has some space left."
             ) from error
         return descriptor
 

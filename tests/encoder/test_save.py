@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,32 @@ def test_the_saved_tokenizer_appends_eos_for_anyone(tiny_models: dict[str, Path]
         bare = Tokenizer.from_file(str(folder / "tokenizer.json"))
         assert loaded("a path").input_ids[-1] == loaded.eos_token_id
         assert bare.encode("a path").ids == loaded("a path").input_ids
+
+
+def test_older_readers_find_what_they_look_for(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    source = Path(shutil.copytree(tiny_models["llama"], tmp_path / "base"))
+    config = json.loads((source / "config.json").read_text())
+    scaling = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
+    config |= {"rope_parameters": {"rope_theta": 500000.0} | scaling}
+    (source / "config.json").write_text(json.dumps(config))
+    encoder = Encoder.load(source)
+    folder = _save(encoder, tmp_path / "model")
+    saved = json.loads((folder / "config.json").read_text())
+    assert (saved["rope_theta"], saved["rope_scaling"]) == (500000.0, scaling)
+    assert saved["torch_dtype"] == "float32"
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert (tokenizer["add_bos_token"], tokenizer["add_eos_token"]) == (True, True)
+    long = ["the shortest path in a graph " * 20]
+    assert np.array_equal(Encoder.load(folder).encode(long), encoder.encode(long))
+    plain = Encoder.load(tiny_models["llama"]).encode(long)
+    assert not np.allclose(encoder.encode(long), plain, atol=1e-3), "the rotary settings matter here"
 
 
 def test_the_folder_is_spelled_for_every_reader(tiny_models: dict[str, Path], tmp_path: Path) -> None:

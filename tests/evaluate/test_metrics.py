@@ -40,6 +40,11 @@ def test_a_query_without_results_scores_0_and_is_counted() -> None:
         assert score(run, QRELS) == {"nDCG@10": {"q1": 0, "q2": 0}, "Recall@10": {"q1": 0, "q2": 0}}
 
 
+def test_the_queries_come_in_the_order_of_the_qrels() -> None:
+    qrels = {"z": {"a": 1}, "b": {"a": 1}, "m": {"a": 1}}
+    assert list(score({"m": {"a": 1.0}, "z": {"a": 1.0}}, qrels)["nDCG@10"]) == ["z", "b", "m"]
+
+
 def test_a_query_without_a_relevant_document_scores_0() -> None:
     assert score({"q": {"a": 1.0}}, {"q": {"a": 0}}) == {"nDCG@10": {"q": 0}, "Recall@10": {"q": 0}}
 

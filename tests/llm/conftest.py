@@ -129,7 +129,7 @@ def quick() -> ClientConfig:
         backoff_s=0.01,
         backoff_limit_s=0.05,
         connect_timeout_s=2,
-        read_timeout_s=0.5,
+        read_timeout_s=10,
         patience_s=5,
     )
 

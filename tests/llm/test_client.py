@@ -158,8 +158,13 @@ async def _fault(kind: str, request: web.Request) -> web.StreamResponse:
         case "empty":
             return web.Response(body=b"")
         case "huge":
-            return web.Response(body=b" " * (17 * 2**20))
+            return web.json_response({"choices": [{"message": {"content": "x" * (17 * 2**20)}}]})
     raise AssertionError(kind)
+
+
+def impatient(config: ClientConfig) -> ClientConfig:
+    """For a server that says nothing, so that a test need not wait long."""
+    return msgspec.structs.replace(config, read_timeout_s=0.4)
 
 
 FAULTS = ["500", "503", "429", "reset", "hang", "cut", "half JSON", "empty choices", "empty", "huge"]
@@ -173,7 +178,8 @@ def test_a_fault_that_passes_is_passed_over(
         return await _fault(kind, request) if number == 1 else answer("fine")
 
     server = serve(handle)
-    assert texts(door_to(server, journal, quick), ask_for(1)) == ["fine"]
+    config = impatient(quick) if kind == "hang" else quick
+    assert texts(door_to(server, journal, config), ask_for(1)) == ["fine"]
     assert [headers["X-Request-Id"] for headers in server.headers] == [
         "generate:biology:doc-0",
         "generate:biology:doc-0;try=2",
@@ -190,7 +196,8 @@ def test_a_fault_that_stays_is_named_after_all_attempts_and_nothing_is_guessed(
         return answer("fine")
 
     server = serve(handle)
-    door = door_to(server, journal, msgspec.structs.replace(quick, attempts=3, read_timeout_s=0.2))
+    config = msgspec.structs.replace(impatient(quick) if kind == "hang" else quick, attempts=3)
+    door = door_to(server, journal, config)
     with pytest.raises(
         EndpointError, match=r"1 of 5 requests got no answer .*doc-1.* in 3 attempts"
     ) as caught:
@@ -381,6 +388,23 @@ def test_the_key_is_sent_and_shows_up_nowhere_else(
     assert not [text for text in shown if CANARY in text]
     for path in tmp_path.iterdir():
         assert CANARY.encode() not in path.read_bytes()
+
+
+def test_a_dummy_key_is_not_blotted_out_of_the_answers(
+    serve: Any,
+    answer: Answer,
+    ask_for: Ask,
+    journal: Journal,
+    quick: ClientConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOCAL_KEY", "none")
+
+    async def handle(request: web.Request, body: Any, number: int) -> web.Response:
+        return answer("none of these")
+
+    door = door_to(serve(handle), journal, msgspec.structs.replace(quick, api_key_env="LOCAL_KEY"))
+    assert texts(door, ask_for(1)) == ["none of these"]
 
 
 def test_no_key_is_sent_unless_one_is_named(

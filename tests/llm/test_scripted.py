@@ -101,6 +101,8 @@ def test_the_official_client_and_ours_get_the_same_answers(url: str, journal: Jo
         assert theirs.choices[0].finish_reason == "stop"
         assert theirs.usage is not None and theirs.usage.total_tokens > 0
         assert chat(model="tiny").choices[0].message.content == chat(model="tiny").choices[0].message.content
+        again = chat(model="tiny", extra_headers={"X-Request-Id": "annotate:any:%C3%A9:1-q0:d#2;try=2"})
+        assert again.choices[0].message.content == ours.text, "a retry is the same request"
         with pytest.raises(openai.NotFoundError, match="does not exist"):
             chat(model="other")
         with pytest.raises(openai.BadRequestError, match="cannot be read"):

@@ -123,6 +123,31 @@ def test_only_the_last_layers_move_when_asked(
     assert moved and all("layer.1." in key for key in moved)
 
 
+def test_the_schedule_is_what_the_optimiser_follows(
+    tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path
+) -> None:
+    moved = {}
+    for rate in (1e-5, 1e-3):
+        config = _changed(epochs=1, learning_rate=rate, warmup_share=1.0)
+        result = train(examples[:3], tiny_models["bert"], tmp_path / str(rate), config)
+        (record,) = read_log(result.log_path)
+        assert record.learning_rate == rate
+        before, after = _weights(tiny_models["bert"]), _weights(tmp_path / str(rate))
+        moved[rate] = max(np.abs(after[key] - before[key]).max() for key in before)
+    assert moved[1e-5] == pytest.approx(1e-5, rel=0.05), "Adam's first step moves by the rate"
+    assert moved[1e-3] == pytest.approx(1e-3, rel=0.05)
+    config = _changed(epochs=2, learning_rate=1.0, warmup_share=0.5, loss="infonce", temperature=1.0)
+    seen: list[float] = []
+    train(
+        examples[:8],
+        tiny_models["bert"],
+        tmp_path / "m",
+        config,
+        progress=lambda record, _: seen.append(record.learning_rate),
+    )
+    assert seen == pytest.approx([1 / 3, 2 / 3, 1, 1, 2 / 3, 1 / 3])
+
+
 def test_lora_trains_and_is_merged(
     tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path
 ) -> None:

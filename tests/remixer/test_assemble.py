@@ -1,4 +1,4 @@
-"""Grades part candidates into positives and negatives; a query that lacks either is dropped with the reason."""
+"""Grades part candidates into positives and negatives; one that lacks either is dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""R7: the source and its near-copies are found, however they are disguised; other documents are left alone."""
+"""R7: the source and its near-copies are found, however they are disguised; others are left alone."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def disguise(text: str, draw: random.Random) -> dict[str, str]:
         "chunk before": " ".join(["Something else stood in front of it here.", *tokens[:-cut]]),
         "chunk after": " ".join([*tokens[cut:], *(f"next{number}" for number in range(cut))]),
         "part of it": " ".join(tokens[: len(tokens) // 3]),
-        "within a longer text": f"{' '.join(f'before{n}' for n in range(300))} {text} {' '.join(f'after{n}' for n in range(300))}",
+        "within a longer text": " ".join(
+            [*(f"before{n}" for n in range(300)), text, *(f"after{n}" for n in range(300))]
+        ),
     }
 
 
@@ -166,7 +168,10 @@ def test_the_hashes_are_the_same_in_every_process(tmp_path: Path):
     import subprocess
     import sys
 
-    code = "from reasonembed.remixer.duplicates import _ShingleHasher; print(_ShingleHasher()('one two three four').tolist())"
+    code = (
+        "from reasonembed.remixer.duplicates import _ShingleHasher;"
+        "print(_ShingleHasher()('one two three four').tolist())"
+    )
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -102,7 +102,8 @@ def test_a_reply_of_ten_megabytes_is_read_at_once():
 
 def test_the_reason_is_the_documents_part_without_headings():
     reply = (
-        "**1. Query analysis:** What is needed is a theory.\n\n**2. Document analysis:** It states the theory.\n\n"
+        "**1. Query analysis:** What is needed is a theory.\n\n"
+        "**2. Document analysis:** It states the theory.\n\n"
         "**3. Relevance annotation:** <score>4</score>"
     )
     parsed = parse_grade(reply)

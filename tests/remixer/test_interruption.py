@@ -30,7 +30,8 @@ from reasonembed.workspace import Workspace
 url, corpus, path = sys.argv[1:]
 workspace = Workspace(path)
 config = SynthesisConfig(holdout=0.2, mine=MineConfig(top_k=8))
-with workspace.lock(), open_door(url, journal_path=workspace.journal_path, client=ClientConfig(concurrency=4)) as door:
+client = ClientConfig(concurrency=4)
+with workspace.lock(), open_door(url, journal_path=workspace.journal_path, client=client) as door:
     synthesize(read_corpus(corpus), load_domain("biology"), workspace, generator=door, config=config)
 """
 

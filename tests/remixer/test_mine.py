@@ -1,4 +1,4 @@
-"""Law 1 at its source: a query's candidates never hold its source or a near-copy, and nothing is filled in."""
+"""Law 1 at its source: candidates never hold a query's source or a near-copy; nothing is filled in."""
 
 from __future__ import annotations
 
@@ -34,10 +34,8 @@ def test_the_source_and_its_copies_are_left_out_before_the_cut(corpus_of, tmp_pa
     text = "salt draws water out of the slug through its moist skin until the animal shrivels and dies"
     texts = {"source": text, "copy": text.upper(), "chunk": f"{text} as every gardener knows"}
     texts |= {f"other{n}": f"salt and slug number {n} in the garden" for n in range(5)}
-    rows = mined(
-        [query("source", "why does salt kill a slug")], corpus_of(texts), tmp_path, MineConfig(top_k=5)
-    )
-    (row,) = rows
+    near = query("source", "why does salt draw water out of a slug through its moist skin until it shrivels")
+    (row,) = mined([near], corpus_of(texts), tmp_path, MineConfig(top_k=5))
     assert row.copy_ids == ("chunk", "copy")
     assert {candidate.doc_id for candidate in row.candidates} == {f"other{n}" for n in range(5)}
 

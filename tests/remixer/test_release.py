@@ -15,7 +15,8 @@ def test_every_field_of_the_published_format_is_there_in_its_order(pocket):
     assert len(rows) == 24
     for row in rows:
         assert list(row) == [
-            "prompt", "query", "reasoning_query", "pos", "neg", "train_group_size", "batch_size", "pos_scores", "neg_scores",
+            "prompt", "query", "reasoning_query", "pos", "neg",
+            "train_group_size", "batch_size", "pos_scores", "neg_scores",
         ]  # fmt: skip
         assert row["prompt"] == "Given a Biology post, retrieve relevant passages that help answer the post."
         assert (row["train_group_size"], row["batch_size"]) == (16, 8)

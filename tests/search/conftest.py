@@ -18,6 +18,7 @@ class HashingEncoder:
     name, max_tokens, dtype, dimension = "hashing", 256, "float32", 64
 
     def __init__(self) -> None:
+        self.prompts: dict[str, str] = {}
         self.asked: list[tuple[list[str], str, int | None]] = []
 
     def encode(self, texts: Sequence[str], *, prompt: str = "", max_tokens: int | None = None) -> np.ndarray:

@@ -33,12 +33,12 @@ def brute_force(
     return run
 
 
-@pytest.mark.parametrize("block_bytes", [1, 32 * 4 * 7, 1 << 20])
+@pytest.mark.parametrize("block_bytes", [1, 32 * 4 * 60, 1 << 20])
 def test_the_ranking_is_that_of_brute_force_whatever_the_block(block_bytes: int) -> None:
     rng = np.random.default_rng(0)
-    queries, documents = unit(rng, 30), unit(rng, 211)
-    doc_ids = names("d", 211)
-    excluded = {"q3": set(names("d", 50)), "q4": {"d7"}, "q9": set(doc_ids[:205])}
+    queries, documents = unit(rng, 30), unit(rng, 101)
+    doc_ids = names("d", 101)
+    excluded = {"q3": set(names("d", 50)), "q4": {"d7"}, "q9": set(doc_ids[:95])}
     found = search_vectors(
         queries,
         documents,

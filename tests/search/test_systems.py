@@ -7,7 +7,7 @@ import pytest
 from reasonembed.corpora import Corpus
 from reasonembed.errors import ConfigError
 from reasonembed.search.fuse import reciprocal_rank_fusion
-from reasonembed.search.systems import Bm25System, DenseSystem, FusedSystem
+from reasonembed.search.systems import Bm25System, DenseSystem, FusedSystem, RunSystem
 
 QUERIES = {"q1": "water through a membrane", "q2": "shortest paths"}
 
@@ -49,6 +49,26 @@ def test_queries_carry_the_instruction_of_their_domain_and_documents_stay_bare(
 def test_without_an_instruction_queries_are_bare(corpus: Corpus, encoder: Any) -> None:
     DenseSystem(encoder).index(corpus).search(QUERIES)
     assert encoder.asked[1] == (list(QUERIES.values()), "", None)
+
+
+def test_a_models_own_prompt_for_the_domain_goes_before_its_general_one(corpus: Corpus, encoder: Any) -> None:
+    system = DenseSystem(encoder, instructions="Not used.", own_prompts=True)
+    assert (system.prompt("biology"), system.setting("biology").instruction) == ("", "")
+    encoder.prompts = {"query": "query: ", "pony": "In Pony: ", "document": "never: "}
+    index = system.index(corpus)
+    for domain in ("biology", "pony"):
+        index.search(QUERIES, domain=domain)
+    assert [prompt for _, prompt, _ in encoder.asked] == ["", "query: ", "In Pony: "]
+
+
+def test_a_run_made_elsewhere_is_cut_like_any_other(corpus: Corpus, caplog: pytest.LogCaptureFixture) -> None:
+    ranked = {"q1": {"tides": 3.0, "kin": 2.0, "of another corpus": 9.0, "osmosis": 1.0}}
+    found = RunSystem(ranked, name="theirs").index(corpus).search(QUERIES, k=2, excluded={"q1": {"tides"}})
+    assert {query_id: list(ranking) for query_id, ranking in found.items()} == {
+        "q1": ["kin", "osmosis"],
+        "q2": [],
+    }
+    assert "no ranking for 1 of the 2 queries" in caplog.text
 
 
 def test_no_queries_need_no_model(corpus: Corpus, encoder: Any) -> None:

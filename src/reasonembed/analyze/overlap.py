@@ -1,8 +1,8 @@
 """How many words a query shares with a text: the sign of trivial training data (the paper, sections 1 and 5).
 
-Words are those of `texts.words`, unstemmed: what a model could match by form alone. English function words are left
-out by default (our choice: every text holds them, so they would hide the differences); give `stop_words=()` for the
-plain measure, as the paper's contamination figure has it, or another language's list.
+Words are those of `texts.words`, unstemmed: what a model could match by form alone. English function words
+are left out by default (our choice: every text holds them, so they would hide the differences); give
+`stop_words=()` for the plain measure, as the paper's contamination figure has it, or another language's list.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def word_counts(text: str, *, stop_words: Collection[str] = FUNCTION_WORDS) -> C
 
 
 def weighted_jaccard(a: Mapping[str, int], b: Mapping[str, int]) -> float:
-    """`sum min / sum max` of two vectors of counts: 1 if they are equal, 0 if they share nothing or both are empty.
+    """`sum min / sum max` of two vectors of counts: 1 if equal, 0 if they share nothing or are empty.
 
     Source: the paper, figure 3 (contamination).
     """
@@ -96,15 +96,13 @@ def query_overlaps(
     def against(texts: Iterable[str]) -> tuple[Overlap, ...]:
         return tuple(_overlap(counts, word_counts(text, stop_words=stop_words)) for text in texts)
 
-    return QueryOverlaps(
-        source=against([source])[0], positives=against(positives), negatives=against(negatives)
-    )
+    return QueryOverlaps(source=against([source])[0], positives=against(positives), negatives=against(negatives))
 
 
 def pooled(
     overlaps: Iterable[QueryOverlaps], figure: Literal["jaccard", "share"] = "jaccard"
 ) -> dict[Kind, list[float]]:
-    """`figure` of all (query, text) pairs by what the text is to the query: the distributions that a report shows."""
+    """`figure` of all (query, text) pairs, by what the text is to the query: what a report shows."""
     pools: dict[Kind, list[float]] = {"source": [], "positives": [], "negatives": []}
     for of_query in overlaps:
         pools["source"].append(getattr(of_query.source, figure))

@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List, show and check domains: instructions, kinds of query and document, relevance.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show and check domains: instructions, kinds of query and document, relevance.",
+    no_args_is_help=True,
+)
 
 
 @app.command("list")

@@ -35,9 +35,7 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     relevance: str  # when a document is relevant, completing "A document is relevant if ..."
     generation: str  # what to write from a document, completing "Write ..."
     language: str = "en"  # picks the BM25 analyser and the word counts
-    group_size: int = (
-        16  # texts per query in training: one positive and group_size - 1 negatives (paper, Sec. 2)
-    )
+    group_size: int = 16  # texts per query in training: one positive and group_size - 1 negatives (paper, Sec. 2)
     global_queries: int = 64  # queries per optimiser step over all devices (paper: 8 devices x 8 queries)
 
     def __post_init__(self) -> None:
@@ -45,17 +43,13 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f'"name" is {self.name!r}; use lower-case letters, digits and "_", at most 64.')
         for key in ("instruction", "query_kind", "document_kind", "relevance", "generation"):
             if not getattr(self, key).strip():
-                raise ValueError(
-                    f'"{key}" is empty; every domain needs one (see `reasonembed domains show general`).'
-                )
+                raise ValueError(f'"{key}" is empty; every domain needs one (see `reasonembed domains show general`).')
         if self.language not in LANGUAGES:
             raise ValueError(
                 f'"language" is {self.language!r}, for which there is no analyser. Known: {", ".join(LANGUAGES)}.'
             )
         if self.group_size < 2:
-            raise ValueError(
-                f'"group_size" is {self.group_size}; it must be at least 2: a positive and a negative.'
-            )
+            raise ValueError(f'"group_size" is {self.group_size}; it must be at least 2: a positive and a negative.')
         if self.global_queries < 1:
             raise ValueError(f'"global_queries" is {self.global_queries}; it must be at least 1.')
 

@@ -69,6 +69,7 @@ def _write(encoder: Encoder, folder: Path, prompts: Mapping[str, str]) -> None:
         encoder.model = encoder.model.merge_and_unload().eval()
     with no_progress_bars():
         encoder.model.save_pretrained(folder)
+    _spell_config_for_older_readers(folder / "config.json")
     _write_tokenizer(encoder, folder)
     write_json(
         folder / "modules.json",
@@ -96,24 +97,41 @@ def _write(encoder: Encoder, folder: Path, prompts: Mapping[str, str]) -> None:
     write_golden(encoder, folder)
 
 
+def _spell_config_for_older_readers(path: Path) -> None:
+    """Name the rotary settings and the type as transformers 4 does too, which would take its defaults in
+    silence.
+    """
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    rope = config.get("rope_parameters")
+    if isinstance(rope, dict) and "rope_theta" in rope:
+        config["rope_theta"] = rope["rope_theta"]
+        scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+        config["rope_scaling"] = scaling if scaling.get("rope_type", "default") != "default" else None
+    config["torch_dtype"] = config.get("dtype")
+    write_json(path, config)
+
+
 def _write_tokenizer(encoder: Encoder, folder: Path) -> None:
-    """The tokenizer's files. Where it appends EOS, its config says so too: transformers 5 rebuilds the
-    special tokens from `add_bos_token` and `add_eos_token` where one of them stands there (Qwen3's says
-    add_bos_token).
+    """The tokenizer's files: `tokenizer.json` appends EOS where the pooling reads it, and the config agrees.
+
+    transformers 4 builds Llama's special tokens anew from `add_bos_token` and `add_eos_token`, and does
+    not know the class name that transformers 5 gives to a plain fast tokenizer.
     """
     tokens = encoder.tokenizer
     tokens.tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("is_local", "local_files_only", "add_bos_token", "add_eos_token"):
+        config.pop(key, None)
     config["model_max_length"] = encoder.max_tokens
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if tokens.appends_eos:
-        config.pop("add_bos_token", None)
-        config.pop("add_eos_token", None)
-        if tokens.prefix in ([], [tokens.tokenizer.bos_token_id]):
-            config |= {"add_bos_token": bool(tokens.prefix), "add_eos_token": True}
         config["padding_side"] = (
             "left"  # as the released checkpoints; last-token pooling is right with either
         )
+        if tokens.prefix in ([], [tokens.tokenizer.bos_token_id]):
+            config |= {"add_bos_token": bool(tokens.prefix), "add_eos_token": True}
     write_json(path, config)
 
 

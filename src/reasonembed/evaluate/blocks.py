@@ -1,4 +1,4 @@
-"""What a report is made of: sections of paragraphs, lists, tables and pictures. The template lays them out."""
+"""What a report is made of: sections of paragraphs, lists, tables, pictures. The template lays them out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
+import numpy as np
 
 if TYPE_CHECKING:
     from reasonembed.evaluate.plots import Draw
@@ -96,9 +97,7 @@ def typographic(text: str) -> str:
     return _MINUS.sub("\N{MINUS SIGN}", text)
 
 
-def picture(
-    draw: Draw, *, alt: str, caption: str, height_in: float, narrow_height_in: float | None = None
-) -> Picture:
+def picture(draw: Draw, *, alt: str, caption: str, height_in: float, narrow_height_in: float | None = None) -> Picture:
     """The plot for both widths; height_in: of the wide one."""
     from reasonembed.evaluate.plots import svg
 
@@ -110,11 +109,15 @@ def picture(
     )
 
 
+def quantiles(values: Sequence[float], shares: Sequence[float]) -> list[float]:
+    """The quantiles of `values` at `shares`."""
+    found: list[float] = np.quantile(np.asarray(values, dtype=float), shares).tolist()
+    return found
+
+
 def quantile_texts(values: Sequence[float], shares: Sequence[float], decimals: int = 2) -> list[str]:
     """The quantiles of `values` at `shares`, as text."""
-    import numpy as np
-
-    return [f"{value:.{decimals}f}" for value in np.quantile(np.asarray(values, dtype=float), shares)]
+    return [f"{value:.{decimals}f}" for value in quantiles(values, shares)]
 
 
 def _data_uri(image: str) -> str:

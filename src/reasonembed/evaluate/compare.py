@@ -56,8 +56,8 @@ def bootstrap_interval(
     """The mean over domains with its percentile bootstrap interval, queries drawn anew within each domain.
 
     scores_N: one score for each query.  domains: the domain of each query; their order decides nothing.
-    With few queries a domain the interval is a little narrow: 12 domains of 7 queries cover the truth 93 times
-    in a hundred at a confidence of 95 % (1,000 simulated sets of uniform scores).
+    With few queries a domain the interval is a little narrow: 12 domains of 7 queries cover the truth 93
+    times in a hundred at a confidence of 95 % (1,000 simulated sets of uniform scores).
     Raises ValueError if there is no query or the lengths differ.
     """
     means_R = _over_domains(_by_domain(scores_N, domains), _resample, resamples, seed, "bootstrap")

@@ -1,4 +1,4 @@
-"""The report on the training data: what the annotator graded, what queries share with texts, what was dropped."""
+"""The report on the training data: grades, lexical overlap, and what each stage of synthesis dropped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PAIR_NAMES = {"source": "its source", "positives": "its positives", "negatives"
 def grades_section(
     grades: Mapping[int, int], positives_per_query: Sequence[int], negatives_per_query: Sequence[int]
 ) -> Section | None:
-    """The annotator's grades, and how many positives and negatives they leave each query; None without data."""
+    """The annotator's grades, and the positives and negatives that they leave a query; None without data."""
     blocks: list[Block] = []
     if sum(grades.values()):
         blocks += _grade_blocks({grade: grades.get(grade, 0) for grade in range(1, 6)})
@@ -50,8 +50,8 @@ def _grade_blocks(grades: Mapping[int, int]) -> list[Block]:
     plot = picture(
         bars({str(grade): count for grade, count in grades.items()}, "grade", shades=_GRADE_SHADES),
         alt=f"Bar chart of the annotator's grades; {listed}.",
-        caption="The annotator's grades, 1 (irrelevant) to 5 (directly and fully responsive). Grades 3 to 5 make "
-        "positives (blue), 1 and 2 negatives (grey).",
+        caption="The annotator's grades, 1 (irrelevant) to 5 (directly and fully responsive). Grades 3 to 5 "
+        "make positives (blue), 1 and 2 negatives (grey).",
         height_in=2.8,
     )
     said = f"{total:,} pairs of query and document were graded; {100 * positive / total:.1f} % are positives."
@@ -67,9 +67,9 @@ def _per_query_blocks(counts: Mapping[str, Sequence[int]]) -> list[Block]:
     ]
     queries = max(len(values) for values in counts.values())
     plot = picture(
-        count_histograms(counts, ["#0072B2", "#9aa5b1"]),
+        count_histograms(counts, [_PAIR_SHADES[name.split()[0]] for name in counts]),
         alt=f"Histograms over {queries:,} training queries; {'; '.join(texts)}.",
-        caption=f"{queries:,} training queries by their number of positives and negatives; dashed: the median.",
+        caption=f"{queries:,} training queries by their positives and negatives; dashed: the median.",
         height_in=2.6,
         narrow_height_in=2.3 * len(counts),
     )
@@ -93,20 +93,19 @@ def overlap_section(overlaps: Mapping[str, Sequence[float]]) -> Section | None:
         height_in=1.1 + 0.5 * len(pools),
     )
     shares = (0.05, 0.25, 0.5, 0.75, 0.95)
-    rows = [
-        cells(name, f"{len(values):,}", *quantile_texts(values, shares, 3)) for name, values in named.items()
-    ]
+    rows = [cells(name, f"{len(values):,}", *quantile_texts(values, shares, 3)) for name, values in named.items()]
     head = ("Query with", "Pairs", "5 %", "25 %", "Median", "75 %", "95 %")
     intro = (
-        "Weighted Jaccard similarity of the word counts: 0 if a query and a text share no word, 1 if they hold the "
-        "same words. In trivial training data queries share many words with what they are to find."
+        "Weighted Jaccard similarity of the word counts, function words left out: 0 if a query and a text "
+        "share no word, 1 if they hold the same words. In trivial training data queries share many words "
+        "with what they are to find."
     )
     table = Table("Percentiles of the overlap", head, tuple(rows))
     return Section("overlap", "Lexical overlap", (Paragraph(intro), plot, table))
 
 
 def synthesis_section(stages: Sequence[StageRow]) -> Section | None:
-    """What came into each stage, what came out, and why rows were dropped, summed over domains; None without data."""
+    """What came into each stage, came out and was dropped, and why, over all domains; None without data."""
     if not stages:
         return None
     rows = []
@@ -126,7 +125,7 @@ def synthesis_section(stages: Sequence[StageRow]) -> Section | None:
 
 
 _CALLS = Paragraph(
-    "Calls are the replies of a language model that a stage used. Dropped rows are kept beside the stage's rows, "
-    "each with its reason.",
+    "Calls are the replies of a language model that a stage used. Dropped rows are kept beside the stage's "
+    "rows, each with its reason.",
     small=True,
 )

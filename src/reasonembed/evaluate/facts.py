@@ -14,7 +14,7 @@ from reasonembed import __version__
 
 
 def machine_facts(*, seconds: float | None = None) -> dict[str, str]:
-    """Date, version (with the commit, in a checkout), hardware, software, and the time taken if it is given."""
+    """Date, version (with the commit, in a checkout), hardware, software, and the time taken if given."""
     facts = {
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "Version": f"reasonembed {__version__}" + (f", commit {commit}" if (commit := _commit()) else ""),
@@ -37,7 +37,7 @@ def duration(seconds: float) -> str:
 
 
 def _commit() -> str:
-    """The commit of the checkout that this file lies in; empty if it is installed otherwise or git is missing."""
+    """The commit of the checkout that this file lies in; empty if there is none, or no git."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists() or not (root / "src" / "reasonembed").is_dir():
         return ""

@@ -1,7 +1,7 @@
 """The report's plots as SVG text: drawn on `Figure` objects (no pyplot, no global state left behind).
 
-Each function draws one figure, wide for a page or narrow for a telephone. Colours are Okabe and Ito's, told apart by
-all kinds of colour vision; systems differ in their marker too. Importing this module loads matplotlib.
+Each function draws one figure, wide for a page or narrow for a telephone. Colours are Okabe and Ito's, told
+apart by all kinds of colour vision; systems differ in their marker too. Importing it loads matplotlib.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ _STYLE: dict[Any, Any] = {
 
 def svg(draw: Draw, *, narrow: bool, height_in: float) -> str:
     """The figure that `draw` draws, as an SVG document; equal figures give equal bytes."""
-    with matplotlib.rc_context(dict(matplotlib.rcParamsDefault) | _STYLE), warnings.catch_warnings():
+    defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
+    with (
+        matplotlib.rc_context(defaults | _STYLE),
+        warnings.catch_warnings(),
+    ):  # whatever the user's matplotlibrc
         warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts draw them, not ours
         figure = Figure(figsize=(_NARROW_IN if narrow else _WIDE_IN, height_in), layout="constrained")
         draw(figure, narrow)
@@ -76,7 +80,7 @@ def colour(index: int) -> str:
 
 
 def domain_dots(results: Results, measure: str) -> Draw:
-    """A row for each domain and one for their mean (with its interval), a marker for each system, side by side."""
+    """A row for each domain and one for their mean (with its interval), in each a marker for each system."""
     names = [name for name, cells in results.items() if measure in cells]
     domains = domains_of(results, measure)
     offsets = np.linspace(-0.34, 0.34, len(names)) if len(names) > 1 else np.zeros(1)
@@ -108,9 +112,7 @@ def domain_dots(results: Results, measure: str) -> Draw:
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"{label(measure)}, points")
-        figure.legend(
-            loc="outside upper left", ncols=2 if narrow else 6, columnspacing=1.2, handletextpad=0.3
-        )
+        figure.legend(loc="outside upper left", ncols=2 if narrow else 6, columnspacing=1.2, handletextpad=0.3)
 
     return draw
 
@@ -149,7 +151,7 @@ def over_steps(
 def quartile_band(
     steps: Sequence[int], values: Sequence[Sequence[float]], *, bins: int = _BINS
 ) -> tuple[Values, Values, Values, Values]:
-    """Mean step, first quartile, median and third quartile of the values, steps pooled into at most `bins` bins."""
+    """Mean step, first quartile, median, third quartile of the values, in at most `bins` bins of steps."""
     chunks = np.array_split(np.arange(len(steps)), min(bins, len(steps)))
     pools = [np.concatenate([np.asarray(values[index], dtype=float) for index in chunk]) for chunk in chunks]
     places = np.array([np.mean([steps[index] for index in chunk]) for chunk in chunks])
@@ -166,9 +168,7 @@ def two_histograms(pools: Mapping[str, Sequence[float]], title: str, *, limit: f
         for place, (name, values) in enumerate(pools.items()):
             counts, _ = np.histogram(np.clip(values, 0, limit), bins=edges)
             shade = ("#8a8f98", "#D55E00")[place % 2]
-            axes.stairs(
-                100 * counts / len(values), edges, color=shade, linewidth=2, fill=False, label=label(name)
-            )
+            axes.stairs(100 * counts / len(values), edges, color=shade, linewidth=2, fill=False, label=label(name))
             axes.stairs(100 * counts / len(values), edges, color=shade, alpha=0.15, fill=True)
         axes.set_xlabel(title)
         axes.set_ylabel("share of examples, %")

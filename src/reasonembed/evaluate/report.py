@@ -43,7 +43,7 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     grades: Mapping[int, int] = {}  # grade -> (query, document) pairs
     positives_per_query: Sequence[int] = ()
     negatives_per_query: Sequence[int] = ()
-    overlaps: Mapping[str, Sequence[float]] = {}  # source, positives, negatives -> similarity of each pair
+    overlaps: Mapping[str, Sequence[float]] = {}  # as `analyze.overlap.pooled` gives them
     stages: Sequence[StageRow] = ()
 
 
@@ -66,7 +66,7 @@ def write_report(path: Path, data: ReportData) -> None:
 
 
 def render_report(data: ReportData) -> str:
-    """The report as HTML: names and reasons are data, escaped, whatever they hold. Equal data gives equal text."""
+    """The report as HTML: names and reasons are data, escaped, whatever they hold. Equal data, equal text."""
     import jinja2
 
     template = resources.files("reasonembed.evaluate").joinpath("report.html").read_text(encoding="utf-8")

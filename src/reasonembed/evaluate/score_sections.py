@@ -68,17 +68,16 @@ def _main_table(results: Results, measure: str, base: str) -> Table:
 
 def _legend(base: str) -> str:
     return (
-        f"All scores are points from 0 to 100. A difference from {base} is taken query by query; it is called higher "
-        f"or lower only if its interval excludes 0, and no clear difference otherwise. Systems other than {base} were "
-        f"not compared with each other, and p is not corrected for the number of comparisons."
+        f"All scores are points from 0 to 100. A difference from {base} is taken query by query; it is "
+        f"called higher or lower only if its interval excludes 0, and no clear difference otherwise. Systems "
+        f"other than {base} were not compared with each other, and p is not corrected for the number of "
+        f"comparisons."
     )
 
 
 def _protocol(protocols: Mapping[str, str]) -> list[Block]:
     """What all systems share is said once, what is a system's own beside its name."""
-    lines = {
-        name: [line.strip() for line in text.splitlines() if line.strip()] for name, text in protocols.items()
-    }
+    lines = {name: [line.strip() for line in text.splitlines() if line.strip()] for name, text in protocols.items()}
     first = next(iter(lines.values()))
     shared = [line for line in first if all(line in of_system for of_system in lines.values())]
     blocks: list[Block] = [Bullets(tuple(shared))] if shared else []
@@ -100,8 +99,8 @@ def domains_section(results: Results, *, base: str) -> Section | None:
     plot = picture(
         domain_dots(results, first),
         alt=_domain_alt(results, first, domains),
-        caption=f"{first} by domain. Lines beside the means are confidence intervals; a domain alone has few queries, "
-        f"so read single domains with care. All figures stand in the table below.",
+        caption=f"{first} by domain. Lines beside the means are confidence intervals; a domain alone has few "
+        f"queries, so read single domains with care. All figures stand in the table below.",
         height_in=1.4 + 0.46 * (len(domains) + 1),
         narrow_height_in=1.8 + 0.5 * (len(domains) + 1),
     )
@@ -110,8 +109,8 @@ def domains_section(results: Results, *, base: str) -> Section | None:
 
 
 def _domain_alt(results: Results, measure: str, domains: Sequence[str]) -> str:
-    means = (f"{name} {points(of[measure]['mean'])}" for name, of in results.items() if measure in of)
-    return f"Dot plot of {measure} in points over {len(domains)} domains; means over domains: {', '.join(means)}."
+    means = [f"{name} {points(of[measure]['mean'])}" for name, of in results.items() if measure in of]
+    return f"Dot plot of {measure} in points over {len(domains)} domains; means: {', '.join(means)}."
 
 
 def _domain_table(results: Results, measure: str) -> Table:
@@ -121,7 +120,7 @@ def _domain_table(results: Results, measure: str) -> Table:
         rows.append(_score_row(domain, [cell.get("per_domain", {}).get(domain) for cell in systems]))
     rows.append(_score_row("mean over domains", [cell.get("mean") for cell in systems]))
     return Table(
-        f"{measure} by domain, in points; the best of each row in bold",
+        f"{measure} by domain, in points, best in bold",
         ("Domain", *results),
         tuple(rows),
         total=True,

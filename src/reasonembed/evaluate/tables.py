@@ -1,4 +1,4 @@
-"""The figures of `results.json` in words and in columns: what a report and a terminal both show. Pure functions.
+"""The figures of `results.json` in words and in columns, for a report and a terminal. Pure functions.
 
 Scores are fractions inside and points (0 to 100) for people. Whether a difference is clear is read from its
 confidence interval alone: one that includes 0 is no clear difference.
@@ -12,8 +12,8 @@ from typing import Any, Literal
 from reasonembed.evaluate.compare import CONFIDENCE
 
 Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""system -> measure -> {mean, low, high, per_domain {domain: mean}, vs_base {difference, low, high, p}}; the last
-two may be absent."""
+"""system -> measure -> {mean, low, high, per_domain {domain: mean}, vs_base {difference, low, high, p}}; the
+last two may be absent."""
 
 Outcome = Literal["higher", "lower", "unclear"]
 
@@ -54,7 +54,7 @@ def points(fraction: float) -> str:
 
 
 def signed(fraction: float) -> str:
-    """A difference in points with its sign; a second decimal where one alone would hide which side of 0 it is on."""
+    """A difference in points with its sign; a second decimal where one would hide its side of 0."""
     for decimals in (1, 2):
         text = f"{100 * fraction:+.{decimals}f}"
         if float(text):
@@ -84,14 +84,12 @@ def findings(results: Results, measure: str, *, base: str = "base") -> str:
     if versus:
         sentences.append(f"In brackets: the {INTERVAL} of the difference.")
     elif len(scored) > 1:
-        sentences.append(
-            "The systems were not compared query by query, so which differences are clear is open."
-        )
+        sentences.append("The systems were not compared query by query, so which differences are clear is open.")
     return " ".join(sentences)
 
 
 def _leader(scored: Mapping[str, float], base: str) -> str:
-    """Who has the highest mean and by how much; the next is named where no comparison with the base says it."""
+    """Who has the highest mean, and by how much where no comparison with the base says it."""
     first, *others = sorted(scored, key=lambda name: -scored[name])
     if not others:
         return f"{first} scores {points(scored[first])} points."
@@ -124,7 +122,7 @@ def text_table(
     base: str = "base",
     per_domain: bool = False,
 ) -> str:
-    """The results for a terminal: a block for each measure, in points, one line for each system; `*` is the best.
+    """The results for a terminal: a block for each measure, a line for each system; `*` marks the best.
 
     per_domain: a second block for each measure, one line for each domain and one column for each system.
     Raises ValueError for a measure that no system has.

@@ -16,11 +16,12 @@ from reasonembed.evaluate.blocks import (
     cells,
     picture,
     quantile_texts,
+    quantiles,
 )
 from reasonembed.evaluate.facts import duration
 
 Steps = Sequence[Mapping[str, Any]]
-"""The lines of a training log: step, epoch, loss, mean_loss, tokens, seconds, intensities {example_id: RI}."""
+"""The lines of a training log: step, epoch, loss, mean_loss, tokens, seconds, intensities {id: RI}."""
 
 Band = tuple[list[int], list[list[float]]]
 """Steps, and the values at each."""
@@ -30,28 +31,32 @@ def intensity_section(train_logs: Mapping[str, Steps], *, kappa: float) -> Secti
     """Reasoning intensity over training, for each log that holds it; None if none does."""
     blocks: list[Block] = []
     for name, steps in train_logs.items():
-        if measured := [step for step in steps if step.get("intensities")]:
+        measured = [step for step in steps if _intensities_of(step)]
+        if measured:
             blocks += _intensity_blocks(name, measured, kappa)
     if not blocks:
         return None
     intro = (
-        f"Reasoning intensity is the loss of a query divided by the loss of the same query thought through, at most "
-        f"kappa = {kappa:g}. Above 1, thinking the query through would have helped; RI-InfoNCE gives such examples "
-        f"more weight."
+        f"Reasoning intensity is the loss of a query divided by the loss of the same query thought through, "
+        f"at most kappa = {kappa:g}. Above 1, thinking the query through would have helped; RI-InfoNCE gives "
+        f"such examples more weight."
     )
     return Section("intensity", "Reasoning intensity over training", (Paragraph(intro), *blocks))
+
+
+def _intensities_of(step: Mapping[str, Any]) -> list[float]:
+    values = (step.get("intensities") or {}).values()
+    return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def _intensity_blocks(name: str, steps: Steps, kappa: float) -> list[Block]:
     from reasonembed.evaluate.plots import over_steps, two_histograms
 
-    values = [list(step["intensities"].values()) for step in steps]
+    values = [_intensities_of(step) for step in steps]
     pools = _first_and_last(steps, values)
     everything = [value for of_step in values for value in of_step]
     clipped = sum(value >= kappa for value in everything) / len(everything)
-    medians = " and ".join(
-        f"{quantile_texts(pool, [0.5])[0]} in the {which}" for which, pool in pools.items()
-    )
+    medians = " and ".join(f"{quantile_texts(pool, [0.5])[0]} in the {which}" for which, pool in pools.items())
     said = (
         f"{name}: {len(everything):,} values over {len(steps):,} steps; median {medians}; "
         f"{100 * clipped:.1f} % of the values are clipped at kappa."
@@ -60,16 +65,16 @@ def _intensity_blocks(name: str, steps: Steps, kappa: float) -> list[Block]:
     over_time = picture(
         over_steps(band, "reasoning intensity", ["#D55E00"], reference=1),
         alt=f"Line plot over optimiser steps, {said}",
-        caption=f"{name}: median of each step (steps pooled where there are more than 60) with the band between the "
-        f"first and the third quartile; dotted: 1, where thinking through makes no difference.",
+        caption=f"{name}: median of each step (steps pooled where there are more than 60) with the band "
+        f"between the first and the third quartile; dotted: 1, where thinking through makes no difference.",
         height_in=2.7,
     )
-    limit = min(kappa, max(1.5, float(quantile_texts(everything, [0.995])[0])))
+    limit = min(kappa, max(1.5, math.ceil(2 * quantiles(everything, [0.995])[0]) / 2))  # the tail in one bar
     outlines = picture(
         two_histograms(pools, "reasoning intensity", limit=limit),
         alt=f"Histogram of reasoning intensity, {said}",
         caption=f"{name}: distribution in the {' and in the '.join(pools)}"
-        + ("." if limit == kappa else f"; values above {limit:.2g} are counted in the last bar."),
+        + ("." if limit == kappa else f"; values above {limit:g} are counted in the last bar."),
         height_in=2.7,
     )
     return [Paragraph(said), over_time, outlines]
@@ -103,7 +108,8 @@ def training_section(
 ) -> Section | None:
     """Loss curves, throughput and settings of each training; None without data. colours: system -> place."""
     blocks: list[Block] = []
-    if logs := {name: steps for name, steps in train_logs.items() if len(steps)}:
+    logs = {name: steps for name, steps in train_logs.items() if any(_loss_of(s) is not None for s in steps)}
+    if logs:
         blocks += [_loss_picture(logs, colours), _training_table(logs)]
     if train_configs:
         blocks.append(Fold("Settings of the trainings", (_config_table(train_configs),)))
@@ -129,26 +135,20 @@ def _loss_picture(logs: Mapping[str, Steps], colours: Mapping[str, int]) -> Pict
             [[loss for _, loss in c] for c in chunks],
         )
     shades = [colour(colours.get(name, len(colours) + place)) for place, name in enumerate(curves)]
+    ends = ["{} from {} to {}".format(name, *_epoch_losses(steps)) for name, steps in logs.items()]
     return picture(
         over_steps(curves, "loss, nats", shades),
-        alt=f"Line plot of the training loss over optimiser steps; {'; '.join(map(_loss_text, logs, logs.values()))}.",
-        caption="Unweighted contrastive loss, about 40 points a curve: median of the pooled steps with the quartile "
-        "band. Batches hold one domain each, so the loss moves with the domain.",
+        alt=f"Line plot of the training loss over optimiser steps; {'; '.join(ends)}.",
+        caption="Unweighted contrastive loss, about 40 points a curve: median of the pooled steps with the "
+        "quartile band. Batches hold one domain each, so the loss moves with the domain.",
         height_in=2.9,
     )
-
-
-def _loss_text(name: str, steps: Steps) -> str:
-    first, last = _epoch_losses(steps)
-    return f"{name} from {first} to {last}"
 
 
 def _epoch_losses(steps: Steps) -> tuple[str, str]:
     """The mean loss of the first and of the last epoch (or halves of the steps)."""
     losses = [[loss] if (loss := _loss_of(step)) is not None else [] for step in steps]
-    means = [
-        f"{sum(pool) / len(pool):.3f}" if pool else "–" for pool in _first_and_last(steps, losses).values()
-    ]
+    means = [f"{sum(pool) / len(pool):.3f}" if pool else "–" for pool in _first_and_last(steps, losses).values()]
     return means[0], means[-1]
 
 

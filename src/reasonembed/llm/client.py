@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 MAX_RESPONSE_BYTES = 16 * 1024 * 1024  # our choice: no completion is larger; the rest is not read
 _DISCOVERY_ATTEMPTS = 3
 _HIDDEN = b"[key]"
+_MIN_SECRET_CHARS = 12  # shorter "keys" are the dummies of local servers (EMPTY, none), and words of a text
 
 
 class _ModelEntry(msgspec.Struct):
@@ -55,7 +56,7 @@ class HttpBackend:
         self._key_env = config.api_key_env or endpoint.default_key_env
         key = read_key(self._key_env) if self._key_env else ""
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._key = key.encode()
+        self._secret = key.encode() if len(key) >= _MIN_SECRET_CHARS else b""
         self._url = _url(endpoint.chat_url)
         self._jitter = random.Random()
         if key and endpoint.exposes_keys:
@@ -139,7 +140,7 @@ class HttpBackend:
                 return None
             chunks.append(chunk)
         content = b"".join(chunks)
-        return content.replace(self._key, _HIDDEN) if self._key and self._key in content else content
+        return content.replace(self._secret, _HIDDEN) if self._secret and self._secret in content else content
 
     def _pause_s(self, outcome: Again, tries: int) -> float:
         """How long to wait after so many tries: what the server asks for, a little spread, or our backoff."""

@@ -32,6 +32,7 @@ _NO_SPACES = (  # Thai and Lao, Burmese, Khmer, kana, ideographs
 )
 _UNSPACED = re.compile(f"[{_NO_SPACES}]")
 _PIECES = re.compile(f"[{_NO_SPACES}]|[^{_NO_SPACES}]+")
+_ROUNDING = 1e-9  # 0.8 x 10 is to be 8
 _CACHED_WORDS = 1_000_000  # bounds the cache of word hashes to about 150 MB
 
 Hashes = NDArray[np.uint64]
@@ -104,7 +105,7 @@ class _ShingleHasher:
 
     def __call__(self, text: str) -> Hashes:
         tokens = words(text)
-        if any(_UNSPACED.search(token) for token in tokens):
+        if _UNSPACED.search("".join(tokens)):
             tokens = [piece for token in tokens for piece in _PIECES.findall(token)]
         if len(tokens) < SHINGLE_WORDS:
             return np.empty(0, dtype=np.uint64)
@@ -137,6 +138,7 @@ class _ShingleIndex:
 
     def __init__(self, sources: Sequence[Hashes]) -> None:
         self._sizes_S = np.array([len(hashes) for hashes in sources], dtype=np.int64)
+        self._smallest = int(self._sizes_S[self._sizes_S > 0].min(initial=np.iinfo(np.int64).max))
         hashes_P = np.concatenate(sources) if sources else np.empty(0, dtype=np.uint64)
         owners_P = np.repeat(np.arange(len(sources), dtype=np.int32), self._sizes_S)
         order_P = np.argsort(hashes_P, kind="stable")
@@ -151,11 +153,11 @@ class _ShingleIndex:
         places = np.searchsorted(self._hashes_G, hashes)
         places = np.minimum(places, len(self._hashes_G) - 1)
         places = places[self._hashes_G[places] == hashes]
-        if not len(places):
-            return []
+        if not len(places) or len(places) < threshold * min(self._smallest, len(hashes)) - _ROUNDING:
+            return []  # too little is known of this text for any source to share enough of it
         shared_S = np.bincount(self._owners(places), minlength=len(self._sizes_S))
         shorter_S = np.minimum(self._sizes_S, len(hashes))
-        near_S = (shared_S > 0) & (shared_S >= threshold * shorter_S - 1e-9)
+        near_S = (shared_S > 0) & (shared_S >= threshold * shorter_S - _ROUNDING)
         return [int(place) for place in np.flatnonzero(near_S)]
 
     def _owners(self, places: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -13,7 +13,8 @@ REASON_CHARS = 600  # our choice: a reason is for people to read; whole replies 
 
 _TAG = re.compile(r"<score>((?:(?!</?score>).)*)</score>", re.IGNORECASE | re.DOTALL)
 _VERDICT_HEADING = re.compile(
-    r"[\s*#>_-]*(?:\d[.)]?[\s*]*)?(?:relevance annotation|relevance grade|final grade|grade|score)[\s:*.]*\Z", re.IGNORECASE
+    r"[\s*#>_-]*(?:\d[.)]?[\s*]*)?(?:relevance annotation|(?:relevance |final )?grade|score)[\s:*.]*\Z",
+    re.IGNORECASE,
 )
 _DOCUMENT_HEADING = re.compile(r"\A.*?\bdocument analysis\b[\s:*.]*(?=\S)", re.IGNORECASE | re.DOTALL)
 _GRADE = re.compile(r"\s*([1-5])\s*")

@@ -49,7 +49,7 @@ def analyser(language: str = "en") -> Analyser:
     if language not in LANGUAGES:
         raise ConfigError(
             f'there is no analyser for the language "{language}"'
-            f'{nearest(language, LANGUAGES) or "."} '
+            f"{nearest(language, LANGUAGES) or '.'} "
             f"Known: {', '.join(LANGUAGES)}."
         )
     return _english() if language == "en" else _snowball(language)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, get_args
 
@@ -16,6 +17,9 @@ from reasonembed.records import Run
 from reasonembed.search.bm25 import Bm25Index, Weighting
 from reasonembed.search.dense import search_vectors
 from reasonembed.search.fuse import reciprocal_rank_fusion
+from reasonembed.search.ranking import top_k
+
+logger = logging.getLogger(__name__)
 
 Excluded = Mapping[str, Collection[str]]
 """query_id -> ids of the documents that are removed from its ranking before the cut."""
@@ -35,6 +39,11 @@ class Encoder(Protocol):
 
     @property
     def dimension(self) -> int: ...
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Name -> what the model wants before a text; may be empty."""
+        ...
 
     def encode(
         self, texts: Sequence[str], *, prompt: str = "", max_tokens: int | None = None
@@ -119,6 +128,8 @@ class DenseSystem:
     """A model that embeds queries and documents; ranked exactly, by inner product of the unit vectors.
 
     `instructions`: one for every query, or one for each domain by name; empty for bare queries.
+    `own_prompts`: put before queries what the model declares for the domain, else its `query` prompt, else
+    nothing; instructions are not used then.
     `max_tokens`: of queries and documents; the model's own limit where it is None.
     """
 
@@ -128,11 +139,13 @@ class DenseSystem:
         *,
         name: str | None = None,
         instructions: str | Mapping[str, str] = "",
+        own_prompts: bool = False,
         max_tokens: int | None = None,
     ) -> None:
         self.encoder = encoder
         self.name = name or encoder.name
         self.instructions = instructions
+        self.own_prompts = own_prompts
         self.max_tokens = max_tokens
 
     def index(self, corpus: Corpus) -> DenseRanker:
@@ -150,11 +163,17 @@ class DenseSystem:
             )
         return self.instructions[domain]
 
+    def prompt(self, domain: str) -> str:
+        """What stands before the text of every query of `domain`."""
+        if self.own_prompts:
+            return self.encoder.prompts.get(domain, self.encoder.prompts.get("query", ""))
+        return query_prompt(self.instruction(domain))
+
     def setting(self, domain: str) -> Setting:
         return Setting(
             model=self.encoder.name,
             search="exact, inner product",
-            instruction=self.instruction(domain),
+            instruction=self.prompt(domain) if self.own_prompts else self.instruction(domain),
             max_tokens=self.max_tokens or self.encoder.max_tokens,
             dtype=self.encoder.dtype,
         )
@@ -171,13 +190,53 @@ class DenseRanker:
     ) -> Run:
         if not queries:
             return {}
-        prompt = query_prompt(self._system.instruction(domain))
         vectors = self._system.encoder.encode(
-            list(queries.values()), prompt=prompt, max_tokens=self._system.max_tokens
+            list(queries.values()),
+            prompt=self._system.prompt(domain),
+            max_tokens=self._system.max_tokens,
         )
         return search_vectors(
             vectors, self._vectors, query_ids=list(queries), doc_ids=self._doc_ids, k=k, excluded=excluded
         )
+
+
+class RunSystem:
+    """A ranking that was made elsewhere, e.g. read from a TREC file; query ids must match."""
+
+    def __init__(self, run: Run, *, name: str) -> None:
+        self.run, self.name = run, name
+
+    def index(self, corpus: Corpus) -> RunRanker:
+        unknown = {doc_id for scores in self.run.values() for doc_id in scores if doc_id not in corpus}
+        return RunRanker(self.run, frozenset(unknown))
+
+    def setting(self, domain: str) -> Setting:
+        return Setting(model=self.name, search="as in the run file")
+
+
+class RunRanker:
+    """A run over one corpus; documents of other corpora are passed over."""
+
+    def __init__(self, run: Run, unknown: frozenset[str]) -> None:
+        self._run, self._unknown = run, unknown
+
+    def search(
+        self, queries: Mapping[str, str], *, domain: str = "", k: int = 100, excluded: Excluded | None = None
+    ) -> Run:
+        if missing := [query_id for query_id in queries if query_id not in self._run]:
+            logger.warning(
+                "the run has no ranking for %d of the %d queries of %s; they score 0.",
+                len(missing),
+                len(queries),
+                domain or "the collection",
+            )
+        found: Run = {}
+        for query_id in queries:
+            scores = self._run.get(query_id, {})
+            apart = self._unknown.union((excluded or {}).get(query_id, ()))
+            values = np.fromiter(scores.values(), dtype=np.float64, count=len(scores))
+            found[query_id] = top_k(values, list(scores), k=k, excluded=apart)
+        return found
 
 
 class FusedSystem:

@@ -1,0 +1,213 @@
+"""What commands share: systems from flags, and how results look on stdout. Pure but for reading dropped rows."""
+
+from __future__ import annotations
+
+import importlib.util
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reasonembed.errors import ConfigError, MissingExtra, nearest
+
+if TYPE_CHECKING:
+    from reasonembed.remixer.pipeline import StagePlan, SynthesisReport
+    from reasonembed.remixer.show import ShownDocument, ShownExample
+    from reasonembed.search.systems import System
+    from reasonembed.workflow.judging import Judgment
+    from reasonembed.workflow.training import DomainPlan, TrainingReport
+    from reasonembed.workspace import Workspace
+
+_WIDTH = 110
+
+
+def need_training() -> None:
+    """Raises MissingExtra, with the cure, if the packages that load and train models are missing."""
+    names = ("torch", "transformers", "peft", "accelerate", "sentence_transformers")
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtra(
+            f"this needs {', '.join(missing)}, not installed here. Install PyTorch for your machine, then: "
+            f"pip install 'reasonembed[train]'"
+        )
+
+
+def base_model(name: str) -> str | Path:
+    """A model's name or folder; `minilm` is the one that the demo's extra installs."""
+    if name != "minilm":
+        return name
+    from reasonembed.encoder.backbones import minilm_folder
+
+    return minilm_folder()
+
+
+def dense_system(
+    model: str,
+    *,
+    instruction: str | None = None,
+    name: str | None = None,
+    max_tokens: int | None = None,
+    dtype: str = "float32",
+) -> Callable[[], System]:
+    """Makes a dense system; an instruction of "none" means bare queries, None the model's own prompts."""
+    need_training()
+    from reasonembed.workflow.judging import dense
+
+    instructions = "" if instruction == "none" else instruction
+    return dense(base_model(model), name=name, instructions=instructions, max_tokens=max_tokens, dtype=dtype)
+
+
+def named_systems(
+    *,
+    models: Sequence[str],
+    bm25: bool,
+    bm25q: bool,
+    runs: Sequence[Path],
+    instruction: str | None,
+    language: str,
+    max_tokens: int | None,
+    dtype: str,
+    base: str | None,
+) -> dict[str, Callable[[], System]]:
+    """The systems that the flags of `evaluate` name, by name. Raises ConfigError for none, or an unknown base."""
+    from reasonembed.workflow.judging import bm25 as bm25_system
+    from reasonembed.workflow.judging import recorded_run
+
+    systems: dict[str, Callable[[], System]] = {}
+    if bm25:
+        systems["bm25"] = bm25_system("bag", language=language)
+    if bm25q:
+        systems["bm25q"] = bm25_system("query", language=language)
+    for path in runs:
+        _add(systems, path.stem, str(path), recorded_run(path))
+    for model in models:
+        label = Path(model).name or model
+        made = dense_system(model, instruction=instruction, name=label, max_tokens=max_tokens, dtype=dtype)
+        _add(systems, label, model, made)
+    if not systems:
+        raise ConfigError("nothing to evaluate: give --model, --run, --bm25 or --bm25q.")
+    if base is not None and base not in systems:
+        raise ConfigError(f'--base is "{base}"{nearest(base, systems)} The systems here: {", ".join(systems)}.')
+    return systems
+
+
+def _add(systems: dict[str, Callable[[], System]], label: str, path: str, made: Callable[[], System]) -> None:
+    systems[label if label not in systems else path] = made
+
+
+def plan_lines(plans: Iterable[StagePlan]) -> Iterator[str]:
+    """The plan of a synthesis as a table."""
+    yield f"{'stage':<10} {'state':<8} {'rows at most':>14} {'calls at most':>14}"
+    total = 0
+    for plan in plans:
+        total += plan.calls
+        yield f"{plan.stage:<10} {plan.state:<8} {plan.rows:>14,} {plan.calls:>14,}  {plan.note}".rstrip()
+    yield f"{'in all':<10} {'':<8} {'':>14} {total:>14,}  before what the journal holds already"
+
+
+def synthesis_lines(report: SynthesisReport, workspace: Path) -> Iterator[str]:
+    """What synthesis came to, a line a stage, and what to do next."""
+    from reasonembed.manifest import summary
+
+    for result in report.stages:
+        yield f"{result.stage:<10} {'' if result.fresh else '(done before) '}{summary(result.manifest)}"
+    yield f"folder     {report.folder}"
+    if report.release_path:
+        yield f"data       {report.release_path}"
+    if report.holdout_folder:
+        yield f"held out   {report.holdout_folder}"
+    if report.examples:
+        yield f"next       reasonembed show {workspace}   |   reasonembed train {workspace} --base MODEL --out FOLDER"
+
+
+def training_plan_lines(plans: Sequence[DomainPlan], epochs: int) -> Iterator[str]:
+    """The plan of a training as a table."""
+    yield f"{'domain':<22} {'examples':>9} {'passages/query':>15} {'queries/step':>13} {'steps/epoch':>12}"
+    for plan in plans:
+        yield (
+            f"{plan.domain:<22} {plan.examples:>9,} {plan.group_size:>15} {plan.global_queries:>13} "
+            f"{plan.steps_per_epoch:>12,}"
+        )
+    steps = sum(plan.steps_per_epoch for plan in plans)
+    yield f"{epochs} {'epoch' if epochs == 1 else 'epochs'}, {steps * epochs:,} optimiser steps in all"
+
+
+def training_lines(report: TrainingReport) -> Iterator[str]:
+    """What training came to, and base against trained where queries were held out."""
+    totals = report.totals
+    yield (
+        f"{totals.steps:,} steps in {totals.seconds:.0f} s, {totals.tokens_per_s:,.0f} real tokens/s, "
+        f"{100 * totals.padding_share:.1f} % padding"
+    )
+    yield f"model    {report.model_folder}\nlog      {report.log_path}"
+    if report.judgment is not None:
+        yield ""
+        yield from evaluation_lines(report.judgment)
+        yield f"\nreport   {report.report_path}"
+    else:
+        yield "No queries were held out (synthesize --holdout 0.1), so the model was not judged."
+
+
+def evaluation_lines(judgment: Judgment) -> Iterator[str]:
+    """The table of scores, and the protocol of each system."""
+    from reasonembed.evaluate.tables import text_table
+
+    several = len(next(iter(judgment.evaluations.values()))[0].runs) > 1
+    yield text_table(judgment.results, base=judgment.base or "", per_domain=several)
+    yield ""
+    printed: set[str] = set()
+    for name, protocol in judgment.protocols.items():
+        benchmark, system, figures = protocol.splitlines()
+        for line in (benchmark, figures):
+            if line not in printed:
+                printed.add(line)
+                yield line
+        yield f"{name}: {system.removeprefix('system: ')}"
+
+
+def example_lines(example: ShownExample, domain: str, *, negatives: int) -> Iterator[str]:
+    """One training example for a person to read."""
+    yield f"== {domain} / {example.query_id}"
+    yield from _paragraph("query", example.query)
+    yield from _paragraph("reasoning query", example.reasoning_query)
+    conditions = example.conditions
+    if conditions.conditioned:
+        yield f"conditions: length {conditions.length}, education {conditions.education}"
+    yield from _paragraph(f"source {example.source.doc_id} (never a candidate)", example.source.content)
+    if example.copy_ids:
+        yield f"copies of the source: {', '.join(example.copy_ids)}"
+    for kind, documents in (("positive", example.positives), ("negative", example.negatives[:negatives])):
+        for document in documents:
+            yield from _graded(kind, document)
+    if len(example.negatives) > negatives:
+        yield f"... and {len(example.negatives) - negatives} more negatives"
+    yield ""
+
+
+def dropped_lines(workspace: Workspace, domains: Iterable[str], *, json_lines: bool) -> Iterator[str]:
+    """The rows that stages refused, with their reasons."""
+    import msgspec
+
+    from reasonembed.manifest import DROPPED, read_dropped
+    from reasonembed.remixer.stages import STAGES
+
+    for domain in domains:
+        for stage in STAGES:
+            folder = workspace.stage_folder(domain, stage)
+            for row in read_dropped(folder) if (folder / DROPPED).exists() else ():
+                if json_lines:
+                    named = {"domain": domain, "stage": stage, **msgspec.structs.asdict(row)}
+                    yield msgspec.json.encode(named).decode()
+                else:
+                    yield f"{domain}  {stage}  {row.row_id}  {row.reason}: {' '.join(row.detail.split())[:200]}"
+
+
+def _graded(kind: str, shown: ShownDocument) -> Iterator[str]:
+    yield from _paragraph(f"{kind} {shown.document.doc_id}, grade {shown.grade}", shown.document.content)
+    yield from _paragraph("  why", shown.reason)
+
+
+def _paragraph(label: str, text: str) -> Iterator[str]:
+    flat = " ".join(text.split())
+    yield f"{label}:"
+    yield from textwrap.wrap(flat, _WIDTH, initial_indent="    ", subsequent_indent="    ")

@@ -1,0 +1,95 @@
+"""`reasonembed synthesize`: training data from a corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def synthesize(
+    corpus: Annotated[Path, typer.Argument(help="A BEIR folder, a .jsonl file (.gz, .zst), or a folder of .txt/.md.")],
+    workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Where everything is kept, e.g. runs/law.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="http://HOST:PORT/v1[#MODEL], openai:MODEL, recorded:pocket, recorded:FOLDER, scripted.",
+        ),
+    ],
+    domain: Annotated[str, typer.Option("--domain", "-d", help="A shipped domain or your TOML file.")] = "general",
+    reasoner: Annotated[str, typer.Option(help="Another model for the reasoning queries.")] = "",
+    annotator: Annotated[str, typer.Option(help="Another model for the grades.")] = "",
+    config: Annotated[
+        Path | None, typer.Option(help="TOML with the keys of SynthesisConfig; flags override it.")
+    ] = None,
+    retriever: Annotated[str | None, typer.Option(help="bm25q, bm25, dense or fused.")] = None,
+    retriever_model: Annotated[str | None, typer.Option(help="For dense and fused: a model folder or name.")] = None,
+    sources: Annotated[
+        Path | None, typer.Option(help="The only documents to write queries from: ids, one a line.")
+    ] = None,
+    benchmark: Annotated[
+        list[Path] | None,
+        typer.Option(help="A collection whose judged documents must not be sources; may repeat."),
+    ] = None,
+    holdout: Annotated[float | None, typer.Option(help="Share of the sources set aside to judge by, e.g. 0.1.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many sources: a trial before paying for more.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides sampling.")] = None,
+    domain_check: Annotated[
+        bool | None,
+        typer.Option("--domain-check/--no-domain-check", help="Ask whether documents fit the domain."),
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="HTTP requests in flight at once.")] = None,
+    api_key_env: Annotated[str, typer.Option(help="NAME of the environment variable with the key.")] = "",
+    stop_after: Annotated[str | None, typer.Option(help="The last stage to run.")] = None,
+    restart_from: Annotated[
+        str | None, typer.Option(help="Redo this stage and those after it; replies are kept.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and the number of calls; do nothing.")
+    ] = False,
+) -> None:
+    """Write queries from documents, think them through, mine candidates without the source, grade, assemble, release.
+
+    Interrupted or repeated, the same command goes on where it stopped and pays for no reply twice.
+
+    Example: reasonembed synthesize docs.jsonl -w runs/trial -m http://localhost:8000/v1 --limit 20 --holdout 0.1
+    """
+    from reasonembed.config import load_toml, override
+    from reasonembed.llm.endpoint import ClientConfig
+    from reasonembed.remixer.config import SynthesisConfig
+    from reasonembed.workflow.synthesis import Models, plan_synthesis
+    from reasonembed.workflow.synthesis import synthesize as run
+
+    flags: dict[str, object] = {
+        "holdout": holdout,
+        "limit": limit,
+        "seed": seed,
+        "select.domain_check": domain_check,
+        "mine.retriever": retriever,
+        "mine.model": retriever_model,
+    }
+    settings = load_toml(config, SynthesisConfig) if config else SynthesisConfig()
+    settings = override(settings, flags)
+    client = ClientConfig(api_key_env=api_key_env)
+    client = override(client, {"concurrency": concurrency})
+    common = {
+        "domain": domain,
+        "workspace": workspace,
+        "model": Models(model, reasoner, annotator),
+        "config": settings,
+        "sources": sources,
+        "benchmarks": benchmark or [],
+        "client": client,
+    }
+    if dry_run:
+        from reasonembed.cli.output import plan_lines
+
+        typer.echo("\n".join(plan_lines(plan_synthesis(corpus, **common))))  # type: ignore[arg-type]
+        return
+    from reasonembed.cli.output import synthesis_lines
+
+    report = run(corpus, **common, stop_after=stop_after, restart_from=restart_from)  # type: ignore[arg-type]
+    typer.echo("\n".join(synthesis_lines(report, workspace)))

@@ -1,0 +1,90 @@
+"""Training examples from wherever they lie: workspaces of `synthesize`, or files of the published format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from reasonembed.corpora import Corpus, read_corpus
+from reasonembed.domains import Domain, load_domain
+from reasonembed.errors import InputError
+from reasonembed.manifest import read_manifest, read_rows
+from reasonembed.records import Example
+from reasonembed.redapter.data import TrainingExample, from_examples, read_released
+from reasonembed.remixer import assemble, holdout, select
+from reasonembed.workflow.synthesis import DOMAIN_FILE
+from reasonembed.workspace import Workspace
+
+
+class TrainingData(msgspec.Struct, frozen=True):
+    """What to train on, and the held-out queries to judge the result by."""
+
+    examples: tuple[TrainingExample, ...]
+    holdouts: dict[str, Path] = {}  # domain -> BEIR folder
+    domains: dict[str, Domain] = {}  # of the workspaces
+
+
+def load_training_data(paths: Iterable[Path | str]) -> TrainingData:
+    """The examples of all `paths`: workspaces, files of the published format, or folders of such files.
+
+    Raises InputError for a path that is none of them, a workspace without finished examples, a corpus that is
+    gone or another one than the examples were made from.
+    """
+    examples: list[TrainingExample] = []
+    holdouts: dict[str, Path] = {}
+    domains: dict[str, Domain] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise InputError(f"there is no {path}. Give a workspace of `synthesize` or a *-formatted.jsonl file.")
+        if not is_workspace(path):
+            examples += read_released(path)
+            continue
+        workspace = Workspace(path)
+        for name in finished_domains(workspace):
+            domain, corpus, rows = read_workspace(workspace, name)
+            examples += from_examples(rows, corpus, domain)
+            domains[name] = domain
+            if (beir := holdout_folder(workspace, name)) is not None:
+                holdouts[name] = beir
+    return TrainingData(tuple(examples), holdouts, domains)
+
+
+def is_workspace(path: Path) -> bool:
+    """Whether `path` is a folder that `synthesize` works in."""
+    return path.is_dir() and Workspace(path).journal_path.exists()
+
+
+def finished_domains(workspace: Workspace) -> list[str]:
+    """The domains whose examples are assembled. Raises InputError if there are none."""
+    names = [
+        name for name in workspace.domains() if read_manifest(workspace.stage_folder(name, assemble.STAGE)) is not None
+    ]
+    if not names:
+        raise InputError(f"{workspace.path} holds no finished examples. Run `reasonembed synthesize` to its end first.")
+    return names
+
+
+def read_workspace(workspace: Workspace, name: str) -> tuple[Domain, Corpus, list[Example]]:
+    """A domain of a workspace: the domain as it was then, its corpus, its examples.
+
+    Raises InputError if the corpus is gone or changed.
+    """
+    selected = read_manifest(workspace.stage_folder(name, select.STAGE))
+    assert selected is not None  # assembled examples have a selection
+    corpus = read_corpus(str(selected.settings["corpus"]))
+    if corpus.sha256 != selected.inputs["corpus"]:
+        raise InputError(
+            f"the corpus {corpus.origin} is not the one that {workspace.path} was made from: its content differs. "
+            f"Put it back, or synthesize anew in another workspace."
+        )
+    domain = load_domain(workspace.domain_folder(name) / DOMAIN_FILE)
+    return domain, corpus, list(read_rows(workspace.stage_folder(name, assemble.STAGE), Example))
+
+
+def holdout_folder(workspace: Workspace, name: str) -> Path | None:
+    """The BEIR folder of the domain's held-out queries, None if nothing was held out."""
+    folder = workspace.stage_folder(name, holdout.STAGE)
+    manifest = read_manifest(folder)
+    return folder if manifest is not None and "queries.jsonl" in manifest.outputs else None
