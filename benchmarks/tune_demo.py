@@ -99,6 +99,7 @@ def s(**settings: Any) -> dict[str, Any]:
     return {"learning_rate": 1e-4, "temperature": 0.05, "epochs": 2, "group_size": 8, "global_queries": 27} | settings
 
 
+SHORT = {"max_query_tokens": 128, "max_passage_tokens": 128}
 TRIALS: list[Trial] = [
     Trial("k1-lr3e-4", s(train_layers=1, learning_rate=3e-4)),
     Trial("k1-lr1e-3", s(train_layers=1, learning_rate=1e-3)),
@@ -111,6 +112,9 @@ TRIALS: list[Trial] = [
     Trial("k2-lr3e-4-g2", s(train_layers=2, learning_rate=3e-4, group_size=2)),
     Trial("k2-lr3e-4-g4-q9", s(train_layers=2, learning_rate=3e-4, group_size=4, global_queries=9)),
     Trial("k3-lr2e-4", s(train_layers=3, learning_rate=2e-4)),
+    Trial("short-g2-lr1e-3", s(**SHORT, train_layers=1, group_size=2, learning_rate=1e-3), losses=LOSSES),
+    Trial("short-g2-lr5e-4-e4", s(**SHORT, train_layers=1, group_size=2, learning_rate=5e-4, epochs=4)),
+    Trial("brief-k2-g2-lr5e-4", s(**SHORT, train_layers=2, group_size=2, learning_rate=5e-4), losses=LOSSES),
 ]
 
 
@@ -219,26 +223,26 @@ class Frozen:
         train_last_layers(self.encoder.model, layers)
         self.top = self.encoder.model.encoder.layer[-layers:]
         self.bottom = self.encoder.model.encoder.layer[:-layers]
-        self.states: dict[str, Any] = {}
+        self.states: dict[tuple[str, int], Any] = {}
 
-    def prepare(self, texts: Iterable[str]) -> None:
+    def prepare(self, texts: Iterable[str], limit: int) -> None:
         """Run the frozen layers on what was not met before."""
         import torch
 
-        new = [text for text in dict.fromkeys(texts) if text not in self.states]
-        ids = self.encoder.tokenize(new, 256)
+        new = [text for text in dict.fromkeys(texts) if (text, limit) not in self.states]
+        ids = self.encoder.tokenize(new, limit)
         with torch.no_grad():
             for rows in plan([len(row) for row in ids], 2048):
                 padded, mask = pad([ids[row] for row in rows], self.encoder.tokenizer.pad_id)
                 hidden = _through(self.bottom, self.encoder.model.embeddings(input_ids=padded), mask)
                 for row, state in zip(rows, hidden, strict=True):
-                    self.states[new[row]] = state[: len(ids[row])].clone()
+                    self.states[new[row], limit] = state[: len(ids[row])].clone()
 
-    def embed(self, texts: Sequence[str]) -> Any:
+    def embed(self, texts: Sequence[str], limit: int) -> Any:
         """Unit vectors of the texts, shape (B, D), through the layers that train."""
         import torch
 
-        states = [self.states[text] for text in texts]
+        states = [self.states[text, limit] for text in texts]
         parts, order = [], []
         for rows in plan([len(state) for state in states], 2048):
             padded = torch.nn.utils.rnn.pad_sequence([states[row] for row in rows], batch_first=True)
@@ -255,9 +259,9 @@ class Frozen:
         """The seam that search has to a model."""
         import torch
 
-        self.prepare(texts)
+        self.prepare(texts, 256)
         with torch.no_grad():
-            return self.embed(texts).numpy()
+            return self.embed(texts, 256).numpy()
 
     name, dtype, dimension, max_tokens = "frozen MiniLM", "float32", 384, 256
 
@@ -299,12 +303,12 @@ def run_frozen(trial: Trial, loss: str, fold: int, seed: int) -> Outcome:
         passages = [text for texts in batch.passages for text in texts]
         trained = list(dict.fromkeys([*queries, *passages]))
         thought = [example.reasoning_query for example in batch.examples] if config.measures_intensity else []
-        frozen.prepare([*trained, *thought])
+        frozen.prepare([*trained, *thought], config.max_query_tokens)
         place = {text: number for number, text in enumerate([*trained, *thought])}
-        vectors = frozen.embed(trained)
+        vectors = frozen.embed(trained, config.max_query_tokens)
         if thought:
             with torch.no_grad():
-                measured = frozen.embed(thought)
+                measured = frozen.embed(thought, config.max_query_tokens)
             vectors = torch.cat([vectors, measured])
         rows = [np.array([place[text] for text in part], dtype=np.intp) for part in (queries, passages, thought)]
         texts = BatchTexts([], rows[0], rows[1], rows[2] if thought else None, 0)

@@ -180,9 +180,7 @@ def test_the_hash_names_all_that_decides_a_score(folder: Path) -> None:
     assert msgspec.structs.replace(collection, name="other").sha256 == collection.sha256
 
 
-def test_nothing_is_overwritten_unless_asked_for_and_then_only_a_beir_folder(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_nothing_is_overwritten_unless_asked_for_and_then_only_a_beir_folder(folder: Path, tmp_path: Path) -> None:
     collection = read_beir(folder)
     target = tmp_path / "target"
     target.mkdir()

@@ -35,12 +35,8 @@ generation = "a question."
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "instruction", "query_kind", "document_kind"), ROWS, ids=[row[0] for row in ROWS]
-)
-def test_each_domain_has_the_papers_constants(
-    name: str, instruction: str, query_kind: str, document_kind: str
-) -> None:
+@pytest.mark.parametrize(("name", "instruction", "query_kind", "document_kind"), ROWS, ids=[row[0] for row in ROWS])
+def test_each_domain_has_the_papers_constants(name: str, instruction: str, query_kind: str, document_kind: str) -> None:
     domain = load_domain(name)
     assert (domain.name, domain.instruction) == (name, instruction)
     assert (domain.query_kind, domain.document_kind) == (query_kind, document_kind)
@@ -89,9 +85,7 @@ def test_a_users_own_domain_is_a_file(tmp_path: Path) -> None:
         (('"it helps."', '"it helps.'), r"mine\.toml: not valid TOML: .*line 5"),
     ],
 )
-def test_a_mistake_in_a_domain_file_is_named_with_the_cure(
-    tmp_path: Path, change: tuple[str, str], found: str
-) -> None:
+def test_a_mistake_in_a_domain_file_is_named_with_the_cure(tmp_path: Path, change: tuple[str, str], found: str) -> None:
     path = tmp_path / "mine.toml"
     assert change[0] in MINE
     path.write_text(MINE.replace(*change))
@@ -101,9 +95,7 @@ def test_a_mistake_in_a_domain_file_is_named_with_the_cure(
 
 
 def test_an_unknown_domain_is_refused_with_the_nearest_known_one(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r'unknown domain "biologie"; did you mean "biology"\? Known: biology'
-    ):
+    with pytest.raises(ConfigError, match=r'unknown domain "biologie"; did you mean "biology"\? Known: biology'):
         load_domain("biologie")
     with pytest.raises(InputError, match="there is no file"):
         load_domain(tmp_path / "mine.toml")

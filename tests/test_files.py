@@ -45,9 +45,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path, suffix: str) -> Non
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_bytes_depend_on_the_content_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
-) -> None:
+def test_the_bytes_depend_on_the_content_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     one, other = tmp_path / f"one{suffix}", tmp_path / f"a much longer name{suffix}"
     write_jsonl(one, ROWS)
     monkeypatch.setattr("time.time", lambda: 1e9)
@@ -175,9 +173,7 @@ def test_blank_lines_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "not packed"])
-def test_a_damaged_packed_file_is_an_error_and_not_a_shorter_file(
-    tmp_path: Path, suffix: str, damage: str
-) -> None:
+def test_a_damaged_packed_file_is_an_error_and_not_a_shorter_file(tmp_path: Path, suffix: str, damage: str) -> None:
     path = tmp_path / f"rows.jsonl{suffix}"
     write_jsonl(path, [Row(hashlib.sha256(str(n).encode()).hexdigest()) for n in range(3000)])
     whole = path.read_bytes()
@@ -254,7 +250,5 @@ def test_hashes_are_those_of_the_bytes_and_of_canonical_json(tmp_path: Path) -> 
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
     values: list[Any] = [{"b": 1, "a": [1, 2]}, {"a": [1, 2], "b": 1}]
-    assert (
-        sha256_json(values[0]) == sha256_json(values[1]) == hashlib.sha256(b'{"a":[1,2],"b":1}').hexdigest()
-    )
+    assert sha256_json(values[0]) == sha256_json(values[1]) == hashlib.sha256(b'{"a":[1,2],"b":1}').hexdigest()
     assert sha256_json({"a": [2, 1], "b": 1}) != sha256_json(values[0])

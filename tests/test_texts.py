@@ -26,9 +26,7 @@ def test_a_copy_that_changes_only_what_is_free_has_the_same_key(copy: str) -> No
     assert text_key(copy) == text_key(TEXT)
 
 
-@pytest.mark.parametrize(
-    "other", ["The fish", TEXT.replace("\u00e9", "e"), TEXT.replace(".", "!"), TEXT + " x", ""]
-)
+@pytest.mark.parametrize("other", ["The fish", TEXT.replace("\u00e9", "e"), TEXT.replace(".", "!"), TEXT + " x", ""])
 def test_a_text_that_says_something_else_has_another_key(other: str) -> None:
     assert text_key(other) != text_key(TEXT)
 

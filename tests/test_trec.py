@@ -40,9 +40,7 @@ def test_ir_measures_reads_what_we_write(tmp_path: Path) -> None:
     write_trec_qrels(tmp_path / "qrels.txt", QRELS)
     read = {(d.query_id, d.doc_id): d.score for d in ir_measures.read_trec_run(str(tmp_path / "run.txt"))}
     assert read == {(q, d): score for q, scores in RUN.items() for d, score in scores.items()}
-    judged = {
-        (j.query_id, j.doc_id): j.relevance for j in ir_measures.read_trec_qrels(str(tmp_path / "qrels.txt"))
-    }
+    judged = {(j.query_id, j.doc_id): j.relevance for j in ir_measures.read_trec_qrels(str(tmp_path / "qrels.txt"))}
     assert judged == {(q, d): grade for q, grades in QRELS.items() for d, grade in grades.items()}
 
 

@@ -1,8 +1,9 @@
 """A corpus and any language model in, a retriever that reasons out.
 
-    import reasonembed as re
-    re.synthesize("docs.jsonl", workspace="runs/docs", model="http://localhost:8000/v1", ...)
-    re.train("runs/docs", base="...", out="models/docs")
+    import reasonembed
+
+    reasonembed.synthesize("docs.jsonl", workspace="runs/docs", model="http://localhost:8000/v1")
+    reasonembed.train("runs/docs", base="Qwen/Qwen3-0.6B", out="models/docs")
 
 Importing this package loads no torch; each public name below is imported when it is first used.
 """
@@ -35,7 +36,7 @@ _HOME = {
     "Bm25System": "search.systems",
     "DenseSystem": "search.systems",
     "search_corpus": "search.engine",
-    "evaluate": "evaluate.run",
+    "judge": "workflow.judging",
     "load_collections": "evaluate.benchmarks",
     "results_table": "evaluate.run",
     "ScriptedBackend": "llm.scripted",
@@ -46,7 +47,38 @@ _HOME = {
     "run_demo": "workflow.demo",
 }
 
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+__all__ = [
+    "Bm25System",
+    "Candidate",
+    "Collection",
+    "Corpus",
+    "DenseSystem",
+    "Document",
+    "Domain",
+    "Encoder",
+    "Example",
+    "Label",
+    "Models",
+    "Query",
+    "ReasonEmbedError",
+    "ScriptedBackend",
+    "SynthesisConfig",
+    "TrainConfig",
+    "UserError",
+    "__version__",
+    "judge",
+    "load_collections",
+    "load_domain",
+    "open_door",
+    "read_beir",
+    "read_corpus",
+    "results_table",
+    "run_demo",
+    "search_corpus",
+    "synthesize",
+    "train",
+    "write_beir",
+]
 
 if TYPE_CHECKING:
     from reasonembed.beir import Collection, read_beir, write_beir
@@ -55,7 +87,7 @@ if TYPE_CHECKING:
     from reasonembed.encoder.model import Encoder
     from reasonembed.errors import ReasonEmbedError, UserError
     from reasonembed.evaluate.benchmarks import load_collections
-    from reasonembed.evaluate.run import evaluate, results_table
+    from reasonembed.evaluate.run import results_table
     from reasonembed.llm.door import open_door
     from reasonembed.llm.scripted import ScriptedBackend
     from reasonembed.records import Candidate, Document, Example, Label, Query
@@ -64,6 +96,7 @@ if TYPE_CHECKING:
     from reasonembed.search.engine import search_corpus
     from reasonembed.search.systems import Bm25System, DenseSystem
     from reasonembed.workflow.demo import run_demo
+    from reasonembed.workflow.judging import judge
     from reasonembed.workflow.synthesis import Models, synthesize
     from reasonembed.workflow.training import train
 

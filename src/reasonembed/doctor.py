@@ -6,7 +6,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -63,9 +62,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 def _python() -> Finding:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.version_info >= (3, 11):
-        return Finding("python", "ok", found)
-    return Finding("python", "wrong", found, "Install Python 3.11 or newer.")
+    return Finding("python", "ok", found)
 
 
 def _package(name: str, *, needed: bool) -> Finding:

@@ -21,9 +21,7 @@ def test_pocket_is_the_bundled_collection() -> None:
         assert {grade for grades in collection.qrels.values() for grade in grades.values()} <= {1, 2}
 
 
-def test_a_folder_of_beir_folders_is_one_domain_each(
-    tmp_path: Path, collections: dict[str, Collection]
-) -> None:
+def test_a_folder_of_beir_folders_is_one_domain_each(tmp_path: Path, collections: dict[str, Collection]) -> None:
     for domain, collection in collections.items():
         write_beir(tmp_path / "all" / domain, collection)
     (tmp_path / "all" / "notes").mkdir()

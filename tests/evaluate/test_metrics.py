@@ -25,9 +25,9 @@ def test_ndcg_is_trec_evals_with_the_grade_as_gain() -> None:
 def test_the_cut_is_at_ten_and_ties_go_to_the_greater_id() -> None:
     eleven = {f"x{number:02}": 1.0 for number in range(10)}
     assert score({"q2": {**eleven, "d": 1.0}}, QRELS)["nDCG@10"]["q2"] == 0  # x.. are all greater than d
-    assert score({"q2": {**dict(list(eleven.items())[:9]), "d": 1.0}}, QRELS)["nDCG@10"][
-        "q2"
-    ] == pytest.approx(1 / math.log2(11))
+    assert score({"q2": {**dict(list(eleven.items())[:9]), "d": 1.0}}, QRELS)["nDCG@10"]["q2"] == pytest.approx(
+        1 / math.log2(11)
+    )
 
 
 def test_recall_counts_every_grade_of_1_or_more_alike() -> None:
@@ -52,9 +52,7 @@ def test_a_query_without_a_relevant_document_scores_0() -> None:
 def test_ranx_agrees_on_random_runs() -> None:
     rng = random.Random(0)
     documents = [f"d{number}" for number in range(60)]
-    qrels = {
-        f"q{q}": {d: rng.randint(0, 3) for d in rng.sample(documents, 15)} | {"d0": 1} for q in range(20)
-    }
+    qrels = {f"q{q}": {d: rng.randint(0, 3) for d in rng.sample(documents, 15)} | {"d0": 1} for q in range(20)}
     run = {f"q{q}": {d: rng.random() for d in rng.sample(documents, rng.randint(1, 40))} for q in range(20)}
     program = (
         "import json, sys\n"

@@ -30,17 +30,13 @@ class Recording:
         self.index_of_bm25 = Bm25System().index(corpus)
         return self
 
-    def search(
-        self, queries: Mapping[str, str], *, domain: str = "", k: int = 100, excluded: Any = None
-    ) -> Run:
+    def search(self, queries: Mapping[str, str], *, domain: str = "", k: int = 100, excluded: Any = None) -> Run:
         self.searched.append((domain, dict(queries), k, excluded))
         assert self.index_of_bm25 is not None
         return self.index_of_bm25.search(queries, domain=domain, k=k, excluded=excluded)
 
     def setting(self, domain: str) -> Setting:
-        return Setting(
-            model="m", search="exact", instruction=f"For {domain}.", max_tokens=512, dtype="float32"
-        )
+        return Setting(model="m", search="exact", instruction=f"For {domain}.", max_tokens=512, dtype="float32")
 
 
 def test_scores_are_averaged_over_queries_then_over_domains(collections: dict[str, Collection]) -> None:

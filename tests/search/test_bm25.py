@@ -53,9 +53,7 @@ def test_scores_are_those_of_the_formula_worked_word_by_word(weighting: Any) -> 
 def test_a_hand_worked_number() -> None:
     # "appl" stands in 1 of 4 documents: idf = ln(1 + 3.5 / 1.5). The lengths are 4, 2, 5, 2.
     expected = math.log(1 + 3.5 / 1.5) / (1 + 0.9 * (0.6 + 0.4 * 2 / 3.25))
-    assert Bm25Index.build(TEXTS, IDS).search({"q": "apples"})["q"] == {
-        "b": pytest.approx(expected, rel=1e-6)
-    }
+    assert Bm25Index.build(TEXTS, IDS).search({"q": "apples"})["q"] == {"b": pytest.approx(expected, rel=1e-6)}
 
 
 @pytest.mark.parametrize(("weighting", "low", "high"), [("bag", 2.999, 3.001), ("query", 1.01, 2.0)])

@@ -33,9 +33,7 @@ def test_a_dense_system_ranks_by_the_vectors_of_its_encoder(corpus: Corpus, enco
         assert run[query_id] == pytest.approx(expected, abs=1e-6)
 
 
-def test_queries_carry_the_instruction_of_their_domain_and_documents_stay_bare(
-    corpus: Corpus, encoder: Any
-) -> None:
+def test_queries_carry_the_instruction_of_their_domain_and_documents_stay_bare(corpus: Corpus, encoder: Any) -> None:
     system = DenseSystem(encoder, instructions={"biology": "Given a Biology post, retrieve."}, max_tokens=64)
     system.index(corpus).search(QUERIES, domain="biology")
     (documents, bare, limit), (queries, prompt, query_limit) = encoder.asked

@@ -9,9 +9,11 @@ import typer
 
 
 def doctor(
-    folder: Annotated[Path, typer.Option(help="Where runs will be written; its free space is checked.")] = Path("."),
+    folder: Annotated[Path, typer.Option(help="Where runs will be written; its free space is checked.")] = Path(),
 ) -> None:
-    """Check versions, a torchvision that does not match torch, devices, memory and disk. Exit code 1 if something is wrong.
+    """Check versions, a torchvision that does not match torch, devices, memory and disk.
+
+    Exit code 1 if something is wrong.
 
     Example: reasonembed doctor
     """

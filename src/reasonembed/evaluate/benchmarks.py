@@ -19,9 +19,7 @@ def load_collections(path: Path | str, *, split: str = "test") -> dict[str, Coll
         return {domain: read_beir(pocket_folder(domain), split) for domain in POCKET_DOMAINS}
     folder = Path(path)
     if not folder.is_dir():
-        raise InputError(
-            f'there is no folder {folder}. Give a BEIR folder, a folder of such folders, or "pocket".'
-        )
+        raise InputError(f'there is no folder {folder}. Give a BEIR folder, a folder of such folders, or "pocket".')
     if is_beir(folder):
         return {folder.resolve().name: read_beir(folder, split)}
     inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and is_beir(child)]

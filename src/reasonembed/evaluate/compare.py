@@ -113,9 +113,7 @@ def _flip(part: Scores, rows: int, rng: np.random.Generator) -> Scores:
     return signs @ part / len(part)
 
 
-def _over_domains(
-    parts: Sequence[tuple[str, Scores]], draw: Draw, resamples: int, seed: int, purpose: str
-) -> Scores:
+def _over_domains(parts: Sequence[tuple[str, Scores]], draw: Draw, resamples: int, seed: int, purpose: str) -> Scores:
     """The mean over domains of `draw`'s means, shape (R,); its name decides a domain's randomness."""
     means_R = np.zeros(resamples)
     for domain, part in parts:

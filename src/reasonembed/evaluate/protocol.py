@@ -29,9 +29,7 @@ class Protocol(msgspec.Struct, frozen=True):
         """Three lines: the benchmark, the system, the figures."""
         limit = f"at most {self.max_tokens} tokens" if self.max_tokens else "any length"
         precision = f", {self.dtype}" if self.dtype else ""
-        exclusions = (
-            f"{self.n_excluded} pairs excluded before the cut" if self.n_excluded else "no exclusions"
-        )
+        exclusions = f"{self.n_excluded} pairs excluded before the cut" if self.n_excluded else "no exclusions"
         return (
             f"benchmark: {self.benchmark} (revision {self.revision[:12]}), {self.n_queries} {self.queries} "
             f"queries in {self.n_domains} {'domain' if self.n_domains == 1 else 'domains'}, {exclusions}\n"

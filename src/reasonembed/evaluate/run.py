@@ -96,9 +96,7 @@ def _check(collections: Mapping[str, Collection], measures: Sequence[str], k: in
         raise ConfigError("there is nothing to measure: give at least one measure, e.g. nDCG@10.")
 
 
-def _rank(
-    system: System, collections: Mapping[str, Collection], k: int, queries: Queries
-) -> Iterator[tuple[str, Run]]:
+def _rank(system: System, collections: Mapping[str, Collection], k: int, queries: Queries) -> Iterator[tuple[str, Run]]:
     """Domain and ranking; domains with the same corpus follow each other, so that one index is held."""
     index: Index | None = None
     indexed = ""

@@ -85,9 +85,7 @@ class Bm25Index:
         of the corpus has an empty ranking. Raises ValueError for an unknown weighting.
         """
         if weighting not in get_args(Weighting):
-            raise ValueError(
-                f"weighting is {weighting!r}; it must be one of {', '.join(get_args(Weighting))}"
-            )
+            raise ValueError(f"weighting is {weighting!r}; it must be one of {', '.join(get_args(Weighting))}")
         excluded = excluded or {}
         return {
             query_id: top_k(

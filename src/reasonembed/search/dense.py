@@ -121,9 +121,7 @@ def _check(
             f"{len(documents_ND)}"
         )
     if queries_QD.ndim != 2 or documents_ND.ndim != 2 or queries_QD.shape[1] != documents_ND.shape[1]:
-        raise ValueError(
-            f"query vectors of shape {queries_QD.shape}, document vectors of {documents_ND.shape}"
-        )
+        raise ValueError(f"query vectors of shape {queries_QD.shape}, document vectors of {documents_ND.shape}")
 
 
 def _check_finite(vectors: NDArray[np.float32], ids: Sequence[str], kind: str) -> None:
@@ -133,6 +131,5 @@ def _check_finite(vectors: NDArray[np.float32], ids: Sequence[str], kind: str) -
     for name, vector in zip(ids, vectors, strict=True):
         if not np.isfinite(vector).all():
             raise InputError(
-                f"the vector of {kind} {shown(name)} is not finite. The model is damaged or overflows: "
-                f"try float32."
+                f"the vector of {kind} {shown(name)} is not finite. The model is damaged or overflows: try float32."
             )

@@ -45,9 +45,7 @@ class Encoder(Protocol):
         """Name -> what the model wants before a text; may be empty."""
         ...
 
-    def encode(
-        self, texts: Sequence[str], *, prompt: str = "", max_tokens: int | None = None
-    ) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], *, prompt: str = "", max_tokens: int | None = None) -> NDArray[np.float32]:
         """L2-normalised vectors, shape (texts, dimension), in the order of the texts."""
         ...
 
@@ -90,13 +88,9 @@ class System(Protocol):
 class Bm25System:
     """BM25 as a bag of words (`bag`) or query-side (`query`), in the language of the corpus."""
 
-    def __init__(
-        self, weighting: Weighting = "bag", *, language: str = "en", k1: float = 0.9, b: float = 0.4
-    ) -> None:
+    def __init__(self, weighting: Weighting = "bag", *, language: str = "en", k1: float = 0.9, b: float = 0.4) -> None:
         if weighting not in get_args(Weighting):
-            raise ConfigError(
-                f'the weighting is "{weighting}"; it must be one of {", ".join(get_args(Weighting))}.'
-            )
+            raise ConfigError(f'the weighting is "{weighting}"; it must be one of {", ".join(get_args(Weighting))}.')
         self.weighting: Weighting = weighting
         self.language, self.k1, self.b = language, k1, b
         self.name = "bm25" if weighting == "bag" else "bm25q"
@@ -127,6 +121,7 @@ class Bm25Ranker:
 class DenseSystem:
     """A model that embeds queries and documents; ranked exactly, by inner product of the unit vectors.
 
+    `model_name`: what the protocol calls the model; the encoder's own name if None.
     `instructions`: one for every query, or one for each domain by name; empty for bare queries.
     `own_prompts`: put before queries what the model declares for the domain, else its `query` prompt, else
     nothing; instructions are not used then.
@@ -138,12 +133,14 @@ class DenseSystem:
         encoder: Encoder,
         *,
         name: str | None = None,
+        model_name: str | None = None,
         instructions: str | Mapping[str, str] = "",
         own_prompts: bool = False,
         max_tokens: int | None = None,
     ) -> None:
         self.encoder = encoder
         self.name = name or encoder.name
+        self.model_name = model_name or encoder.name
         self.instructions = instructions
         self.own_prompts = own_prompts
         self.max_tokens = max_tokens
@@ -171,7 +168,7 @@ class DenseSystem:
 
     def setting(self, domain: str) -> Setting:
         return Setting(
-            model=self.encoder.name,
+            model=self.model_name,
             search="exact, inner product",
             instruction=self.prompt(domain) if self.own_prompts else self.instruction(domain),
             max_tokens=self.max_tokens or self.encoder.max_tokens,

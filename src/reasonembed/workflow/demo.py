@@ -33,6 +33,7 @@ from reasonembed.workspace import Workspace
 MODEL = "recorded:pocket"
 FULL_SEEDS = 3
 ABLATION = "source-positive"
+_BASE_NAME = "all-MiniLM-L6-v2"
 _RECIPE = Path(__file__).with_name("demo.toml")
 
 
@@ -154,12 +155,13 @@ def judge_pocket(folder: Path, base: Path, trainings: Sequence[Training]) -> Jud
     systems: dict[str, Any] = {
         "bm25": bm25("bag"),
         "bm25q": bm25("query"),
-        "base": dense(base, name="base", instructions=""),
+        "base": dense(base, name="base", model_name=_BASE_NAME, instructions=""),
     }
     for training in trainings:
         path = folder / "models" / training.folder_name
         makers: list[Callable[[], Any]] = systems.setdefault(training.system, [])
-        makers.append(dense(path, name=training.folder_name, instructions=""))
+        described = f"{_BASE_NAME} trained ({training.folder_name})"
+        makers.append(dense(path, name=training.folder_name, model_name=described, instructions=""))
     return judge(systems, load_collections("pocket"), base="base", benchmark="pocket collection, test queries")
 
 

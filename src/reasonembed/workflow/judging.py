@@ -73,6 +73,7 @@ def dense(
     path: Path | str,
     *,
     name: str | None = None,
+    model_name: str | None = None,
     instructions: str | Mapping[str, str] | None = None,
     max_tokens: int | None = None,
     dtype: str = "float32",
@@ -90,8 +91,8 @@ def dense(
                     "instruction, give it: another prompt is another protocol.",
                     path,
                 )
-            return DenseSystem(encoder, name=name, own_prompts=True)
-        return DenseSystem(encoder, name=name, instructions=instructions)
+            return DenseSystem(encoder, name=name, model_name=model_name, own_prompts=True)
+        return DenseSystem(encoder, name=name, model_name=model_name, instructions=instructions)
 
     return make
 
