@@ -115,6 +115,7 @@ TRIALS: list[Trial] = [
     Trial("short-g2-lr1e-3", s(**SHORT, train_layers=1, group_size=2, learning_rate=1e-3), losses=LOSSES),
     Trial("short-g2-lr5e-4-e4", s(**SHORT, train_layers=1, group_size=2, learning_rate=5e-4, epochs=4)),
     Trial("brief-k2-g2-lr5e-4", s(**SHORT, train_layers=2, group_size=2, learning_rate=5e-4), losses=LOSSES),
+    Trial("lower-k2-g2-lr2e-4", s(**SHORT, train_layers=2, group_size=2, learning_rate=2e-4), losses=LOSSES),
 ]
 
 
@@ -372,7 +373,7 @@ def run_stage(stage: str, options: argparse.Namespace) -> None:
             if trial.stage != stage or options.only not in trial.name or (trial.name, loss, fold, seed) in done:
                 continue
             began = time.perf_counter()
-            outcome = (run_frozen if stage == "coarse" else run)(trial, loss, fold, seed)
+            outcome = (run if stage == "full" else run_frozen)(trial, loss, fold, seed)
             append(outcome)
             gain = gain_over(base, [outcome]).difference if outcome.scores else float("nan")
             print(
