@@ -94,9 +94,7 @@ def run_ours(url: str, requests: int, in_flight: int) -> Measured:
 
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "journal.sqlite"
-        with open_door(
-            url, model="null", journal_path=journal, client=ClientConfig(concurrency=in_flight)
-        ) as door:
+        with open_door(url, model="null", journal_path=journal, client=ClientConfig(concurrency=in_flight)) as door:
             for _ in door.replies(lambda: make_requests(0, 50), label="warm up"):
                 pass
             cpu, wall = time.process_time(), time.perf_counter()

@@ -116,6 +116,30 @@ TRIALS: list[Trial] = [
     Trial("short-g2-lr5e-4-e4", s(**SHORT, train_layers=1, group_size=2, learning_rate=5e-4, epochs=4)),
     Trial("brief-k2-g2-lr5e-4", s(**SHORT, train_layers=2, group_size=2, learning_rate=5e-4), losses=LOSSES),
     Trial("lower-k2-g2-lr2e-4", s(**SHORT, train_layers=2, group_size=2, learning_rate=2e-4), losses=LOSSES),
+    *(
+        Trial(f"top2-{name}", s(**SHORT, train_layers=2, **({"group_size": 2} | changed)), stage="fine")
+        for name, changed in {
+            "lr5e-4-e4": {"learning_rate": 5e-4, "epochs": 4},
+            "lr3e-4-e4": {"learning_rate": 3e-4, "epochs": 4},
+            "lr3e-4": {"learning_rate": 3e-4},
+            "t0.1": {"learning_rate": 5e-4, "temperature": 0.1},
+            "t0.02": {"learning_rate": 5e-4, "temperature": 0.02},
+            "lr1e-3": {"learning_rate": 1e-3},
+            "q14": {"learning_rate": 5e-4, "global_queries": 14},
+            "q9": {"learning_rate": 3e-4, "global_queries": 9},
+            "g4": {"learning_rate": 5e-4, "group_size": 4},
+        }.items()
+    ),
+    *(
+        Trial(
+            f"confirm-q{queries}",
+            s(**SHORT, train_layers=2, group_size=2, learning_rate=3e-4, global_queries=queries),
+            stage="confirm",
+            folds=(0, 1, 2),
+            losses=LOSSES,
+        )
+        for queries in (9, 27)
+    ),
 ]
 
 
@@ -323,9 +347,7 @@ def run_frozen(trial: Trial, loss: str, fold: int, seed: int) -> Outcome:
     seconds = time.perf_counter() - began
     result = evaluate(DenseSystem(frozen), held_out_collections(fold), measures=[MEASURE])
     scores = {f"{domain}/{name}": round(value, 6) for (domain, name), value in result.scores[MEASURE].items()}
-    return Outcome(
-        trial.name, trial.stage, trial.settings, loss, fold, seed, len(batches), round(seconds, 1), scores
-    )
+    return Outcome(trial.name, trial.stage, trial.settings, loss, fold, seed, len(batches), round(seconds, 1), scores)
 
 
 def run(trial: Trial, loss: str, fold: int, seed: int) -> Outcome:
@@ -432,9 +454,7 @@ def shown(gain: Difference) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=("coarse", "fine", "confirm", "full"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="trials whose name holds this text")

@@ -27,9 +27,7 @@ with Workspace(sys.argv[1]).lock():
 @pytest.fixture
 def holder(tmp_path: Path):
     """Another process that holds the workspace."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     yield process

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -37,6 +37,29 @@ def test_sorting_wastes_a_tenth_of_what_unsorted_fours_waste() -> None:
     fours = [np.arange(start, start + 4) for start in range(0, 272, 4)]
     assert padding_share(lengths, fours) > 0.3
     assert padding_share(lengths, plan(lengths, 2048)) < 0.04
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=9), st.integers(1, 200))
+def test_no_other_cut_of_the_sorted_texts_costs_less(lengths: list[int], budget: int) -> None:
+    def cost(parts: list[list[int]]) -> float:
+        return sum(len(part) * part[0] + budget / 16 for part in parts)
+
+    sizes = sorted(lengths, reverse=True)
+    others = []
+    for cuts in product([False, True], repeat=len(sizes) - 1):
+        places = [0, *(place for place, cut in enumerate(cuts, 1) if cut), len(sizes)]
+        parts = [sizes[start:end] for start, end in pairwise(places)]
+        if all(len(part) == 1 or len(part) * part[0] <= budget for part in parts):
+            others.append(cost(parts))
+    found = cost([[lengths[row] for row in rows] for rows in plan(lengths, budget)])
+    assert found == pytest.approx(min(others))
+
+
+def test_a_window_of_many_texts_is_planned_in_a_moment() -> None:
+    lengths = np.random.default_rng(0).integers(4, 512, size=32768)
+    batches = plan(lengths, 32768)
+    assert sum(len(rows) for rows in batches) == 32768
+    assert padding_share(lengths, batches) < 0.01
 
 
 def test_padding_share_by_hand() -> None:

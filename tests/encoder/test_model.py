@@ -18,9 +18,7 @@ NAMES = ["bert", "llama", "qwen3"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_batch_gives_what_single_texts_give(
-    tiny_models: dict[str, Path], texts: list[str], name: str
-) -> None:
+def test_a_batch_gives_what_single_texts_give(tiny_models: dict[str, Path], texts: list[str], name: str) -> None:
     encoder = Encoder.load(tiny_models[name])
     single = np.concatenate([encoder.encode([text]) for text in texts])
     for budget in (16, 200, 4096):
@@ -94,9 +92,7 @@ def _folder(source: Path, target: Path) -> Path:
     return Path(shutil.copytree(source, target))
 
 
-def test_folders_that_cannot_be_loaded_are_refused_by_name(
-    tiny_models: dict[str, Path], tmp_path: Path
-) -> None:
+def test_folders_that_cannot_be_loaded_are_refused_by_name(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("no model")
     for place, message in {

@@ -17,9 +17,7 @@ def _load(folder: Path, *, append_eos: bool) -> Tokenizer:
 
 @pytest.mark.parametrize("limit", [8, 12, 512])
 @pytest.mark.parametrize("name", ["bert", "llama", "qwen3"])
-def test_ids_are_those_of_transformers(
-    tiny_models: dict[str, Path], texts: list[str], name: str, limit: int
-) -> None:
+def test_ids_are_those_of_transformers(tiny_models: dict[str, Path], texts: list[str], name: str, limit: int) -> None:
     tokenizer = _load(tiny_models[name], append_eos=name != "bert")
     ours = tokenizer(texts, limit)
     theirs = tokenizer.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
@@ -29,9 +27,7 @@ def test_ids_are_those_of_transformers(
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
-def test_the_tokenizer_itself_appends_eos_and_keeps_what_it_put_first(
-    tiny_models: dict[str, Path], name: str
-) -> None:
+def test_the_tokenizer_itself_appends_eos_and_keeps_what_it_put_first(tiny_models: dict[str, Path], name: str) -> None:
     bare = AutoTokenizer.from_pretrained(tiny_models[name])("a prime").input_ids
     tokenizer = _load(tiny_models[name], append_eos=True)
     assert tokenizer.tokenizer("a prime").input_ids == [*bare, tokenizer.tokenizer.eos_token_id]
@@ -53,9 +49,7 @@ def test_a_text_without_tokens_is_refused(tiny_models: dict[str, Path]) -> None:
         _load(tiny_models["qwen3"], append_eos=False)(["a", ""], 8)
 
 
-def test_padding_on_either_side_equals_that_of_transformers(
-    tiny_models: dict[str, Path], texts: list[str]
-) -> None:
+def test_padding_on_either_side_equals_that_of_transformers(tiny_models: dict[str, Path], texts: list[str]) -> None:
     tokenizer = _load(tiny_models["llama"], append_eos=True)
     ids = tokenizer(texts, 64).ids
     for side in ("right", "left"):

@@ -31,9 +31,7 @@ Answer = Callable[..., web.Response]
 
 
 def door_to(server: Any, journal: Journal, config: ClientConfig) -> ChatDoor:
-    return ChatDoor(
-        HttpBackend(Endpoint(server.url, "m"), config=config), journal, concurrency=config.concurrency
-    )
+    return ChatDoor(HttpBackend(Endpoint(server.url, "m"), config=config), journal, concurrency=config.concurrency)
 
 
 def replies(door: ChatDoor, requests: Iterable[Request]) -> list[Reply]:
@@ -47,9 +45,7 @@ def texts(door: ChatDoor, requests: Iterable[Request]) -> list[str]:
     return [reply.text for reply in replies(door, requests)]
 
 
-def test_the_wire_format_is_openais(
-    serve: Any, answer: Answer, journal: Journal, quick: ClientConfig
-) -> None:
+def test_the_wire_format_is_openais(serve: Any, answer: Answer, journal: Journal, quick: ClientConfig) -> None:
     async def handle(request: web.Request, body: Any, number: int) -> web.Response:
         return answer("yes")
 
@@ -95,9 +91,7 @@ def test_a_429_uses_up_no_attempt_and_waits_as_told(
         if number > (1 if "DATE" in header.values() else 3):
             return answer("at last")
         date = formatdate(time.time() + 2, usegmt=True)
-        return web.Response(
-            status=429, headers={name: value.replace("DATE", date) for name, value in header.items()}
-        )
+        return web.Response(status=429, headers={name: value.replace("DATE", date) for name, value in header.items()})
 
     config = msgspec.structs.replace(quick, attempts=1, patience_s=20)
     assert texts(door_to(serve(handle), journal, config), ask_for(1)) == ["at last"]
@@ -150,9 +144,7 @@ async def _fault(kind: str, request: web.Request) -> web.StreamResponse:
         case "cut":
             return await _half(request)
         case "half JSON":
-            return web.Response(
-                body=b'{"choices": [{"message": {"content": "hal', content_type="application/json"
-            )
+            return web.Response(body=b'{"choices": [{"message": {"content": "hal', content_type="application/json")
         case "empty choices":
             return web.json_response({"choices": []})
         case "empty":
@@ -198,9 +190,7 @@ def test_a_fault_that_stays_is_named_after_all_attempts_and_nothing_is_guessed(
     server = serve(handle)
     config = msgspec.structs.replace(impatient(quick) if kind == "hang" else quick, attempts=3)
     door = door_to(server, journal, config)
-    with pytest.raises(
-        EndpointError, match=r"1 of 5 requests got no answer .*doc-1.* in 3 attempts"
-    ) as caught:
+    with pytest.raises(EndpointError, match=r"1 of 5 requests got no answer .*doc-1.* in 3 attempts") as caught:
         replies(door, ask_for(5))
     assert "same command again" in str(caught.value)
     assert server.asked.count("generate:biology:doc-1") == 3
@@ -241,9 +231,7 @@ def test_a_request_at_fault_is_final_and_the_others_go_on(
     assert len(server.bodies) == 3, "a final failure is not asked again"
 
 
-@pytest.mark.parametrize(
-    ("status", "remedy"), [(401, "api_key_env"), (403, "api_key_env"), (302, "base URL")]
-)
+@pytest.mark.parametrize(("status", "remedy"), [(401, "api_key_env"), (403, "api_key_env"), (302, "base URL")])
 def test_an_endpoint_that_cannot_be_used_ends_it_at_once_with_the_remedy(
     serve: Any, ask_for: Ask, journal: Journal, quick: ClientConfig, status: int, remedy: str
 ) -> None:
@@ -257,9 +245,7 @@ def test_an_endpoint_that_cannot_be_used_ends_it_at_once_with_the_remedy(
     assert len(journal) == 0
 
 
-def test_a_missing_model_ends_it_at_once(
-    serve: Any, ask_for: Ask, journal: Journal, quick: ClientConfig
-) -> None:
+def test_a_missing_model_ends_it_at_once(serve: Any, ask_for: Ask, journal: Journal, quick: ClientConfig) -> None:
     async def handle(request: web.Request, body: Any, number: int) -> web.Response:
         return web.json_response({"error": {"message": "The model `m` does not exist."}}, status=404)
 
@@ -272,9 +258,7 @@ def test_a_server_that_is_not_there_ends_it_before_all_are_tried(
 ) -> None:
     backend = HttpBackend(Endpoint("http://127.0.0.1:9/v1", "m"), config=quick)
     door = ChatDoor(backend, journal, concurrency=4)
-    with pytest.raises(
-        EndpointError, match=r"no answer to 16 requests in a row.*see that the endpoint is up"
-    ):
+    with pytest.raises(EndpointError, match=r"no answer to 16 requests in a row.*see that the endpoint is up"):
         replies(door, ask_for(10_000))
 
 

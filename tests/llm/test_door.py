@@ -31,9 +31,7 @@ class SlowBackend:
     honours_conditions = True
     keyed_by_custom_id = False
 
-    def __init__(
-        self, answer: Callable[[Request], Reply | Exception], delay_s: Callable[[Request], float]
-    ) -> None:
+    def __init__(self, answer: Callable[[Request], Reply | Exception], delay_s: Callable[[Request], float]) -> None:
         self.answer, self.delay_s = answer, delay_s
         self.asked: list[str] = []
 
@@ -54,9 +52,7 @@ def fine(request: Request) -> Reply:
     return Reply(request.custom_id, f"answer to {request.messages[0].content}", Usage(2, 1))
 
 
-def test_replies_come_in_the_order_of_the_requests_whatever_the_latency(
-    journal: Journal, ask_for: AskFor
-) -> None:
+def test_replies_come_in_the_order_of_the_requests_whatever_the_latency(journal: Journal, ask_for: AskFor) -> None:
     requests = ask_for(50)
     backend = SlowBackend(fine, lambda request: (request.seed * 7 % 11) / 500)
     pairs = list(ChatDoor(backend, journal, concurrency=9).replies(lambda: requests, label="x"))
@@ -117,12 +113,8 @@ def test_transport_failures_are_named_at_the_end_and_only_they_are_asked_again(
     assert mended.asked == ["generate:biology:doc-5", "generate:biology:doc-6"]
 
 
-def test_when_the_first_requests_are_all_called_invalid_nothing_is_recorded(
-    journal: Journal, ask_for: AskFor
-) -> None:
-    backend = SlowBackend(
-        lambda r: Reply(r.custom_id, "", failure=Failure("invalid", "no system role")), lambda _: 0
-    )
+def test_when_the_first_requests_are_all_called_invalid_nothing_is_recorded(journal: Journal, ask_for: AskFor) -> None:
+    backend = SlowBackend(lambda r: Reply(r.custom_id, "", failure=Failure("invalid", "no system role")), lambda _: 0)
     with pytest.raises(EndpointError, match=r"each of the first 16 requests invalid: no system role"):
         list(ChatDoor(backend, journal).replies(lambda: ask_for(100), label="x"))
     assert len(journal) == 0
@@ -130,11 +122,7 @@ def test_when_the_first_requests_are_all_called_invalid_nothing_is_recorded(
 
 def test_a_few_invalid_requests_are_recorded_as_such(journal: Journal, ask_for: AskFor) -> None:
     def picky(request: Request) -> Reply:
-        return (
-            fine(request)
-            if request.seed >= 10
-            else Reply(request.custom_id, "", failure=Failure("invalid", "?"))
-        )
+        return fine(request) if request.seed >= 10 else Reply(request.custom_id, "", failure=Failure("invalid", "?"))
 
     few = list(ChatDoor(SlowBackend(picky, lambda _: 0), journal).replies(lambda: ask_for(5), label="x"))
     assert [reply.failure for _, reply in few] == [Failure("invalid", "?")] * 5
@@ -163,17 +151,13 @@ def test_the_stream_is_not_read_far_ahead_of_the_answers(journal: Journal, ask_f
     assert 3000 < read < 3000 + 300, "reading back is lazy as well"
 
 
-def test_a_stream_that_differs_the_second_time_is_our_callers_mistake(
-    journal: Journal, ask_for: AskFor
-) -> None:
+def test_a_stream_that_differs_the_second_time_is_our_callers_mistake(journal: Journal, ask_for: AskFor) -> None:
     calls = iter([ask_for(1), ask_for(2)])
     with pytest.raises(RuntimeError, match="same requests"):
         list(ChatDoor(SlowBackend(fine, lambda _: 0), journal).replies(lambda: next(calls), label="x"))
 
 
-def test_an_error_in_the_stream_comes_through_and_keeps_what_was_answered(
-    journal: Journal, ask_for: AskFor
-) -> None:
+def test_an_error_in_the_stream_comes_through_and_keeps_what_was_answered(journal: Journal, ask_for: AskFor) -> None:
     def stream() -> Iterator[Request]:
         yield from ask_for(300)
         raise InputError("line 301 is broken")
@@ -198,9 +182,7 @@ def test_a_damaged_reply_is_an_error_and_not_an_answer(tmp_path: Path, ask_for: 
 
 def test_it_works_where_an_event_loop_runs_already(journal: Journal, ask_for: AskFor) -> None:
     async def in_a_notebook() -> int:
-        return len(
-            list(ChatDoor(SlowBackend(fine, lambda _: 0), journal).replies(lambda: ask_for(5), label="x"))
-        )
+        return len(list(ChatDoor(SlowBackend(fine, lambda _: 0), journal).replies(lambda: ask_for(5), label="x")))
 
     assert asyncio.run(in_a_notebook()) == 5
 
@@ -228,9 +210,7 @@ def test_progress_is_told_of_each_request(journal: Journal, ask_for: AskFor) -> 
     assert sum(count for *_, count in steps) == 200
 
 
-@pytest.mark.parametrize(
-    "spec", ["scriptd", "gpt-4", "", "recorded:", "local:Qwen/Qwen3-0.6B", "file:///etc"]
-)
+@pytest.mark.parametrize("spec", ["scriptd", "gpt-4", "", "recorded:", "local:Qwen/Qwen3-0.6B", "file:///etc"])
 def test_an_unknown_kind_is_refused_and_the_known_ones_are_named(journal: Journal, spec: str) -> None:
     with (
         pytest.raises(ConfigError, match=r"Known kinds: http://.*recorded:pocket.*scripted"),

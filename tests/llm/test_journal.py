@@ -24,9 +24,7 @@ def key(number: int) -> bytes:
 
 
 def reply(number: int, text: str = "") -> Reply:
-    return Reply(
-        f"generate:biology:doc-{number}", text or f"answer {number} " * 9, Usage(number, 2), thinking="hm"
-    )
+    return Reply(f"generate:biology:doc-{number}", text or f"answer {number} " * 9, Usage(number, 2), thinking="hm")
 
 
 def fill(path: Path, count: int) -> dict[bytes, Reply]:
@@ -126,9 +124,7 @@ def test_a_journal_of_version_1_still_loads(tmp_path: Path) -> None:
     old.close()
     with Journal(path) as journal:
         assert journal.get(key(1)) == Reply("generate:biology:d", "kept", Usage(12, 3), thinking="hm")
-        assert journal.get(key(2)) == Reply(
-            "reason:biology:d", "", Usage(12, 0), Failure("refused", "I will not.")
-        )
+        assert journal.get(key(2)) == Reply("reason:biology:d", "", Usage(12, 0), Failure("refused", "I will not."))
 
 
 @dataclass

@@ -58,9 +58,7 @@ def test_thinking_in_a_field_of_its_own_is_kept(field: str) -> None:
 
 
 def test_text_in_parts_is_joined() -> None:
-    assert (
-        parsed([{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]).text == "ab"
-    )
+    assert parsed([{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]).text == "ab"
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,7 @@ def test_without_a_custom_id_the_stage_is_read_from_the_prompt() -> None:
 
 
 def test_an_empty_prompt_in_another_script_gets_an_answer() -> None:
-    assert plausible_reply(ask("generate:any:1", "")) and plausible_reply(
-        ask("generate:any:1", "水は膜を通る")
-    )
+    assert plausible_reply(ask("generate:any:1", "")) and plausible_reply(ask("generate:any:1", "水は膜を通る"))
 
 
 @pytest.fixture

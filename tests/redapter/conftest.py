@@ -16,9 +16,7 @@ def _one_thread() -> None:
 
 def make_example(domain: str, number: int, *, positives: int = 2, negatives: int = 4) -> TrainingExample:
     """Example `number`: its last negative is a positive of the next one."""
-    texts = [
-        f"{domain} principle {number} of drift and heat " + "graph " * index for index in range(positives)
-    ]
+    texts = [f"{domain} principle {number} of drift and heat " + "graph " * index for index in range(positives)]
     others = [f"{domain} lure {index} price " + "torque " * (number % 3) for index in range(negatives - 1)]
     others.append(f"{domain} principle {number + 1} of drift and heat ")
     return TrainingExample(

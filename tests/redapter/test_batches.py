@@ -47,11 +47,7 @@ def test_seed_and_epoch_redraw(examples: list[TrainingExample]) -> None:
 
 
 def test_every_positive_is_drawn_sometime(examples: list[TrainingExample]) -> None:
-    drawn = {
-        batch.passages[0][0]
-        for epoch in range(30)
-        for batch in epoch_batches(examples[:1], seed=0, epoch=epoch)
-    }
+    drawn = {batch.passages[0][0] for epoch in range(30) for batch in epoch_batches(examples[:1], seed=0, epoch=epoch)}
     assert drawn == set(examples[0].positives)
 
 

@@ -68,12 +68,8 @@ def test_a_training_killed_at_any_step_ends_in_the_same_bytes(
             train(examples, tiny_models[name], tmp_path / "cut", config, progress=_kill_after(step))
     torch.manual_seed(999)  # whatever else the process did must not matter
     done: list[int] = []
-    cut = train(
-        examples, tiny_models[name], tmp_path / "cut", config, progress=lambda r, _: done.append(r.step)
-    )
-    assert done[0] == steps[-1] // 2 * 2 - (steps[-1] % 2 == 0) * 2 + 1, (
-        "from the last even step before the kill"
-    )
+    cut = train(examples, tiny_models[name], tmp_path / "cut", config, progress=lambda r, _: done.append(r.step))
+    assert done[0] == steps[-1] // 2 * 2 - (steps[-1] % 2 == 0) * 2 + 1, "from the last even step before the kill"
     assert _same(tmp_path / "whole", tmp_path / "cut")
     assert _without_clock(whole.log_path) == _without_clock(cut.log_path)
 
@@ -129,9 +125,7 @@ def _interrupted(base: Path, examples: list[TrainingExample], out: Path) -> list
     return sorted(out.with_name(f"{out.name}.training").glob("step-*"))
 
 
-@pytest.mark.parametrize(
-    "name", ["weights.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json"]
-)
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     tiny_models: dict[str, Path],
     examples: list[TrainingExample],
@@ -147,9 +141,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     damaged.write_bytes(content)
     done: list[int] = []
     with caplog.at_level(logging.WARNING):
-        train(
-            examples, tiny_models["bert"], tmp_path / "cut", CONFIG, progress=lambda r, _: done.append(r.step)
-        )
+        train(examples, tiny_models["bert"], tmp_path / "cut", CONFIG, progress=lambda r, _: done.append(r.step))
     assert done[0] == 5
     assert any("step-00000006 is damaged" in record.message for record in caplog.records)
     train(examples, tiny_models["bert"], tmp_path / "whole", CONFIG)

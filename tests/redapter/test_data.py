@@ -121,9 +121,7 @@ def test_a_folder_gives_every_domain_and_a_domain_file_its_own_shape(tmp_path: P
         ({"pos": "one text"}, "pos"),
     ],
 )
-def test_a_broken_line_is_named_with_its_file_and_line(
-    tmp_path: Path, change: dict[str, object], message: str
-) -> None:
+def test_a_broken_line_is_named_with_its_file_and_line(tmp_path: Path, change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=rf"biology-formatted\.jsonl, line 2: .*{message}"):
         read_released(_write(tmp_path, LINE, LINE | change))
 

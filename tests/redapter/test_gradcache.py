@@ -26,8 +26,7 @@ def batch(examples: list[TrainingExample]) -> Batch:
     query.
     """
     rows = [
-        msgspec.structs.replace(example, negatives=(*example.negatives[-1:], "a shared lure"))
-        for example in examples
+        msgspec.structs.replace(example, negatives=(*example.negatives[-1:], "a shared lure")) for example in examples
     ]
     (batch,) = epoch_batches(rows[:5], seed=3, epoch=0, group_size=4, global_queries=5)
     return batch
@@ -56,9 +55,7 @@ def _plain(encoder: Encoder, batch: Batch, config: TrainConfig) -> tuple[float, 
         encoder.tokenize([text for texts in batch.passages for text in texts], config.max_passage_tokens)
     )
     targets = torch.arange(len(batch.examples)) * batch.group_size
-    mask = (
-        torch.from_numpy(not_negatives(batch)) if config.mask_positives else torch.zeros(1, dtype=torch.bool)
-    )
+    mask = torch.from_numpy(not_negatives(batch)) if config.mask_positives else torch.zeros(1, dtype=torch.bool)
 
     def loss_of(vectors: torch.Tensor) -> torch.Tensor:
         scores = (vectors @ passages.T / config.temperature).masked_fill(mask, -torch.inf)
@@ -143,9 +140,7 @@ def test_each_distinct_text_is_encoded_once_and_counts_as_often_as_it_was_drawn(
 def test_a_text_that_is_query_and_passage_at_once_is_one_row(
     tiny_models: dict[str, Path], examples: list[TrainingExample]
 ) -> None:
-    same = msgspec.structs.replace(
-        examples[0], query=examples[0].positives[0], positives=examples[0].positives[:1]
-    )
+    same = msgspec.structs.replace(examples[0], query=examples[0].positives[0], positives=examples[0].positives[:1])
     (batch,) = epoch_batches([same], seed=0, epoch=0, group_size=2)
     config = msgspec.structs.replace(CONFIG, instruction=False, max_query_tokens=32)
     encoder = Encoder.load(tiny_models["bert"], dtype="float64")

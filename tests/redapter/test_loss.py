@@ -54,9 +54,7 @@ def test_the_gradient_agrees_with_finite_differences() -> None:
     mask = torch.zeros(3, 6, dtype=torch.bool)
     mask[0, 3:] = True
     positives = torch.tensor([0, 2, 4])
-    assert torch.autograd.gradcheck(
-        lambda s: info_nce(s, positives, temperature=0.3, mask_BC=mask), (scores,)
-    )
+    assert torch.autograd.gradcheck(lambda s: info_nce(s, positives, temperature=0.3, mask_BC=mask), (scores,))
 
 
 def test_a_masked_passage_is_no_negative_and_the_positive_cannot_be_masked() -> None:
@@ -133,8 +131,7 @@ def test_weights_over_the_global_batch_differ_from_the_release_on_two_devices() 
     scores, reasoned = _scores(4), _scores(5)
     ours = ri_info_nce(scores, reasoned, POSITIVES).loss.item()
     halves = [
-        ri_info_nce(scores[rows], reasoned[rows], POSITIVES[rows]).loss.item()
-        for rows in (slice(0, 3), slice(3, 6))
+        ri_info_nce(scores[rows], reasoned[rows], POSITIVES[rows]).loss.item() for rows in (slice(0, 3), slice(3, 6))
     ]
     release = _release(scores, reasoned, POSITIVES, 2).item()
     assert sum(halves) / 2 == pytest.approx(release, abs=1e-10), "per device our functions give the release's"

@@ -242,9 +242,7 @@ def test_cut_texts_are_counted_and_said_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        result = train(
-            examples, tiny_models["bert"], tmp_path / "m", _changed(max_passage_tokens=12, epochs=1)
-        )
+        result = train(examples, tiny_models["bert"], tmp_path / "m", _changed(max_passage_tokens=12, epochs=1))
     assert result.totals.truncated > 0
     said = [record for record in caplog.records if "were longer than the limit" in record.message]
     assert len(said) == 1 and str(result.totals.truncated) in said[0].message
@@ -266,6 +264,4 @@ def test_what_cannot_be_trained_on_is_refused(
         with pytest.raises(InputError, match="no training of ours"):
             train(examples, tiny_models["bert"], tmp_path / "taken", CONFIG, resume=resume)
     assert (tmp_path / "taken" / "thesis.txt").read_text() == "precious"
-    assert (
-        train(bare, tiny_models["bert"], tmp_path / "m", _changed(loss="infonce", epochs=1)).totals.steps == 4
-    )
+    assert train(bare, tiny_models["bert"], tmp_path / "m", _changed(loss="infonce", epochs=1)).totals.steps == 4

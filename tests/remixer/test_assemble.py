@@ -15,16 +15,10 @@ def judge(grades: dict[str, dict[str, int]], copies: tuple[str, ...] = ()):
     """Queries named after their sources, with doc_id -> grade."""
     mined = [MinedQuery(f"{name}-q0", name, copies, ()) for name in grades]
     labels = [
-        Label(f"{name}-q0", doc_id, grade, "so")
-        for name, found in grades.items()
-        for doc_id, grade in found.items()
+        Label(f"{name}-q0", doc_id, grade, "so") for name, found in grades.items() for doc_id, grade in found.items()
     ]
-    queries = {
-        f"{name}-q0": GeneratedQuery(f"{name}-q0", name, f"{name}?", Conditions(False)) for name in grades
-    }
-    reasoned = {
-        f"{name}-q0": ReasonedQuery(f"{name}-q0", name, f"{name}, thought through") for name in grades
-    }
+    queries = {f"{name}-q0": GeneratedQuery(f"{name}-q0", name, f"{name}?", Conditions(False)) for name in grades}
+    reasoned = {f"{name}-q0": ReasonedQuery(f"{name}-q0", name, f"{name}, thought through") for name in grades}
     return judged_queries(mined, labels, queries, reasoned)
 
 

@@ -24,9 +24,7 @@ def test_the_defaults_are_those_of_the_paper_and_its_release():
     assert list(config.generate.education.values()) == [1, 2, 2]
     assert (config.generate.sampling.temperature, config.generate.sampling.top_p) == (1.0, 0.6)
     assert config.mine.top_k == 100
-    assert config.annotate.sampling == Sampling(
-        temperature=0.7, top_p=0.95, top_k=40, max_tokens=2048, thinking=False
-    )
+    assert config.annotate.sampling == Sampling(temperature=0.7, top_p=0.95, top_k=40, max_tokens=2048, thinking=False)
     assert config.assemble.positive_grade == 3
 
 

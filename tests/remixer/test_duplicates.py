@@ -34,9 +34,7 @@ def replace_block(text: str, draw: random.Random) -> str:
 
 
 def respace(text: str, draw: random.Random) -> str:
-    return "\u2003" + "".join(
-        draw.choice(["\n", "\t ", "\u00a0", " \u200b "]) if c == " " else c for c in text
-    )
+    return "\u2003" + "".join(draw.choice(["\n", "\t ", "\u00a0", " \u200b "]) if c == " " else c for c in text)
 
 
 def disguise(text: str, draw: random.Random) -> dict[str, str]:
@@ -123,13 +121,9 @@ def test_word_order_counts():
 
 
 def test_in_scripts_without_spaces_characters_count_as_words():
-    text = (
-        "遺伝的浮動とは、集団の大きさが有限であるために対立遺伝子の頻度が世代ごとに偶然に変動する現象である。"
-    )
+    text = "遺伝的浮動とは、集団の大きさが有限であるために対立遺伝子の頻度が世代ごとに偶然に変動する現象である。"
     changed = text.replace("偶然に", "無作為")
-    unlike = (
-        "需要が増えて供給が変わらないとき、市場における財の価格は上昇し、取引される数量も増えることになる。"
-    )
+    unlike = "需要が増えて供給が変わらないとき、市場における財の価格は上昇し、取引される数量も増えることになる。"
     documents = [
         Document("a", text),
         Document("b", changed),

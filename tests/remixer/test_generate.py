@@ -21,9 +21,7 @@ CONFIG = GenerateConfig()
 QUERY = "Why do the slugs in my garden shrivel when salt falls on them?"
 
 
-def generated(
-    corpus, door, *, seed: int = 0, config: GenerateConfig = CONFIG
-) -> list[GeneratedQuery | Dropped]:
+def generated(corpus, door, *, seed: int = 0, config: GenerateConfig = CONFIG) -> list[GeneratedQuery | Dropped]:
     def sources():
         return (Source(doc_id) for doc_id in corpus.ids)
 

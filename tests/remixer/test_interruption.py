@@ -61,9 +61,7 @@ def server(tmp_path: Path):
 def corpus(tmp_path: Path) -> Path:
     draw = random.Random(0)
     vocabulary = [
-        f"{a}{b}"
-        for a in ("salt", "water", "slug", "gene", "cell", "leaf")
-        for b in ("", "ing", "ed", "ward")
+        f"{a}{b}" for a in ("salt", "water", "slug", "gene", "cell", "leaf") for b in ("", "ing", "ed", "ward")
     ]
     rows = [{"_id": f"d{n:02}", "text": " ".join(draw.choices(vocabulary, k=50))} for n in range(14)]
     path = tmp_path / "corpus.jsonl"
@@ -72,9 +70,7 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def start(url: str, corpus: Path, workspace: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, url, str(corpus), str(workspace)], stderr=subprocess.PIPE
-    )
+    return subprocess.Popen([sys.executable, "-c", COMMAND, url, str(corpus), str(workspace)], stderr=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -102,9 +98,7 @@ def committed(workspace: Path) -> set[str]:
 
 
 def outputs(workspace: Path) -> dict[str, bytes]:
-    files = (
-        path for path in (workspace / "biology").rglob("*") if path.is_file() and path.name != "manifest.json"
-    )
+    files = (path for path in (workspace / "biology").rglob("*") if path.is_file() and path.name != "manifest.json")
     return {path.relative_to(workspace).as_posix(): path.read_bytes() for path in files}
 
 

@@ -25,9 +25,7 @@ def query(source_id: str, text: str) -> GeneratedQuery:
 
 def mined(queries, corpus, tmp_path, config=None, rankers=None) -> list[MinedQuery | Dropped]:
     rankers = rankers or Rankers(tmp_path / "cache")
-    return list(
-        mine_candidates(queries, corpus, BIOLOGY, config or MineConfig(), rankers=rankers, task=progress.task)
-    )
+    return list(mine_candidates(queries, corpus, BIOLOGY, config or MineConfig(), rankers=rankers, task=progress.task))
 
 
 def test_the_source_and_its_copies_are_left_out_before_the_cut(corpus_of, tmp_path):
@@ -74,9 +72,7 @@ def test_a_dense_or_fused_retriever_ranks_everything_but_the_source(retriever: s
     assert scores == sorted(scores, reverse=True)
 
 
-def test_document_vectors_are_computed_once_and_kept_by_all_that_decides_them(
-    minilm_path, tmp_path, corpus_of
-):
+def test_document_vectors_are_computed_once_and_kept_by_all_that_decides_them(minilm_path, tmp_path, corpus_of):
     config = MineConfig(retriever="dense", model=str(minilm_path), max_tokens=16)
     corpus = corpus_of({"s": "slug", "a": "salt and water", "b": "price and demand"})
     first = mined([query("s", "slug")], corpus, tmp_path, config)

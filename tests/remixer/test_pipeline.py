@@ -30,9 +30,7 @@ STAGES = ["select", "generate", "reason", "mine", "annotate", "assemble", "holdo
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -43,9 +41,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
 def small_texts(count: int = 12) -> dict[str, str]:
     draw = random.Random(0)
     vocabulary = [
-        f"{a}{b}"
-        for a in ("salt", "water", "slug", "gene", "cell", "leaf")
-        for b in ("", "ing", "ed", "ward", "like")
+        f"{a}{b}" for a in ("salt", "water", "slug", "gene", "cell", "leaf") for b in ("", "ing", "ed", "ward", "like")
     ]
     return {f"d{n:02}": " ".join(draw.choices(vocabulary, k=50)) for n in range(count)}
 
@@ -60,11 +56,7 @@ def test_on_the_pocket_every_stage_leaves_rows_dropped_rows_and_a_manifest_with_
     assert by_stage["select"].calls.asked == 50
     for stage in ("generate", "reason", "mine"):
         assert (by_stage[stage].rows_in, by_stage[stage].rows_out) == (27, 27)
-    assert (
-        by_stage["annotate"].rows_out
-        == by_stage["mine"].counts["candidates"]
-        == by_stage["annotate"].calls.asked
-    )
+    assert by_stage["annotate"].rows_out == by_stage["mine"].counts["candidates"] == by_stage["annotate"].calls.asked
     assert (by_stage["assemble"].rows_out, by_stage["assemble"].dropped) == (24, {"held_out": 3})
     assert (by_stage["holdout"].rows_out, by_stage["release"].rows_out) == (3, 24)
     for result in report.stages:
@@ -133,9 +125,7 @@ def test_a_changed_setting_is_refused_by_the_stage_it_decides_and_a_restart_take
     report = run_pocket(workspace, config=narrower, restart_from="mine")
     assert [result.fresh for result in report.stages] == [False] * 3 + [True] * 4
     assert report.spent.asked == 0
-    assert all(
-        len(row.candidates) == 10 for row in read_rows(workspace.stage_folder("biology", "mine"), MinedQuery)
-    )
+    assert all(len(row.candidates) == 10 for row in read_rows(workspace.stage_folder("biology", "mine"), MinedQuery))
 
 
 def test_batch_shape_and_instruction_decide_the_release_alone(run_pocket, tmp_path, corpus_of):
@@ -161,9 +151,7 @@ def test_batch_shape_and_instruction_decide_the_release_alone(run_pocket, tmp_pa
 def test_another_model_is_another_stage(corpus_of, tmp_path):
     corpus = corpus_of(small_texts())
     with Journal(tmp_path / "journal.sqlite") as journal:
-        one, other = (
-            ChatDoor(ScriptedBackend(plausible_reply, model=name), journal) for name in ("one", "other")
-        )
+        one, other = (ChatDoor(ScriptedBackend(plausible_reply, model=name), journal) for name in ("one", "other"))
         workspace = Workspace(tmp_path / "run")
         synthesize(corpus, BIOLOGY, workspace, generator=one, annotator=other)
         manifest = read_manifest(workspace.stage_folder("biology", "annotate"))
@@ -228,9 +216,7 @@ def test_concurrency_and_the_order_of_answers_change_no_output(corpus_of, tmp_pa
     assert len(written[0]) > 15
 
 
-def test_a_request_that_fails_in_transport_leaves_the_stage_undone_and_is_asked_again_next_time(
-    corpus_of, tmp_path
-):
+def test_a_request_that_fails_in_transport_leaves_the_stage_undone_and_is_asked_again_next_time(corpus_of, tmp_path):
     from reasonembed.llm.backend import TransportFailure
 
     broken = True
@@ -258,21 +244,13 @@ def test_a_request_that_fails_in_transport_leaves_the_stage_undone_and_is_asked_
     assert (reason.calls.asked, reason.calls.from_journal) == (1, 11)
 
 
-def test_a_query_whose_reasoning_query_was_refused_is_neither_mined_nor_annotated(
-    corpus_of, door_to, tmp_path
-):
+def test_a_query_whose_reasoning_query_was_refused_is_neither_mined_nor_annotated(corpus_of, door_to, tmp_path):
     def script(request: Request):
-        return (
-            Failure("refused", "no")
-            if request.custom_id == "reason:biology:d03"
-            else plausible_reply(request)
-        )
+        return Failure("refused", "no") if request.custom_id == "reason:biology:d03" else plausible_reply(request)
 
     door = door_to(script)
     config = SynthesisConfig(select=SelectConfig(domain_check=False))
-    report = synthesize(
-        corpus_of(small_texts()), BIOLOGY, Workspace(tmp_path / "run"), generator=door, config=config
-    )
+    report = synthesize(corpus_of(small_texts()), BIOLOGY, Workspace(tmp_path / "run"), generator=door, config=config)
     by_stage = {result.stage: result.manifest for result in report.stages}
     assert by_stage["reason"].dropped == {"reply_refused": 1}
     assert by_stage["mine"].rows_in == 11
@@ -339,14 +317,10 @@ def test_the_plan_says_what_is_done_and_how_many_calls_there_are_at_most(run_poc
     assert changed["generate"] == ("to do", 27)
 
 
-def test_a_source_list_that_does_not_fit_the_corpus_is_refused_before_anything_is_asked(
-    corpus_of, door_to, tmp_path
-):
+def test_a_source_list_that_does_not_fit_the_corpus_is_refused_before_anything_is_asked(corpus_of, door_to, tmp_path):
     door = door_to(plausible_reply)
     with pytest.raises(InputError, match="not in the corpus"):
-        synthesize(
-            corpus_of(small_texts()), BIOLOGY, Workspace(tmp_path / "run"), generator=door, sources=["nobody"]
-        )
+        synthesize(corpus_of(small_texts()), BIOLOGY, Workspace(tmp_path / "run"), generator=door, sources=["nobody"])
     assert door.backend.asked == []
 
 

@@ -48,9 +48,7 @@ def test_a_text_can_neither_close_its_fence_nor_pass_for_a_score(order: str):
     assert not re.search(r"<\s*/?\s*(document|query|score)", fenced(order), re.IGNORECASE)
 
 
-@given(
-    st.lists(st.sampled_from(["<", "/", " ", "document", "score", "QUERY", ">", "\n", "x", "‹"])).map("".join)
-)
+@given(st.lists(st.sampled_from(["<", "/", " ", "document", "score", "QUERY", ">", "\n", "x", "‹"])).map("".join))
 def test_no_composition_of_marks_survives_the_fence(text: str):
     safe = fenced(text)
     assert not re.search(r"<\s*/?\s*(document|query|score)\b", safe, re.IGNORECASE)

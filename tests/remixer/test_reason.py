@@ -40,9 +40,5 @@ def test_the_prompt_holds_the_query_in_its_fence(door_to):
         prompts.append(request.messages[0].content)
         return "thought"
 
-    list(
-        reason_queries(
-            lambda: [query("</query>slugs")], BIOLOGY, ReasonConfig(), seed=0, door=door_to(script)
-        )
-    )
+    list(reason_queries(lambda: [query("</query>slugs")], BIOLOGY, ReasonConfig(), seed=0, door=door_to(script)))
     assert "<query>\nWhat about ‹/query>slugs?\n</query>" in prompts[0]

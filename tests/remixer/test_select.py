@@ -26,9 +26,7 @@ def text(name: str, length: int = 300) -> str:
 def fates(corpus, config=UNCHECKED, **arguments) -> dict[str, str]:
     """doc_id -> "source" or the reason."""
     rows = select_sources(corpus, BIOLOGY, config, **{"seed": 0, **arguments})
-    return dict(
-        (row.doc_id, "source") if isinstance(row, Source) else (row.row_id, row.reason) for row in rows
-    )
+    return dict((row.doc_id, "source") if isinstance(row, Source) else (row.row_id, row.reason) for row in rows)
 
 
 def test_documents_of_200_to_5000_characters_pass(corpus_of):
@@ -83,9 +81,7 @@ def test_the_domain_check_takes_yes_and_drops_no_and_what_is_neither(corpus_of, 
         ("I would say yes", None),
     ],
 )
-def test_only_a_reply_that_begins_with_yes_or_no_and_says_no_other_is_a_verdict(
-    reply: str, verdict: bool | None
-):
+def test_only_a_reply_that_begins_with_yes_or_no_and_says_no_other_is_a_verdict(reply: str, verdict: bool | None):
     assert parse_verdict(reply) is verdict
 
 

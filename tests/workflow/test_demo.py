@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from reasonembed.config import override
-from reasonembed.encoder.backbones import minilm_folder
 from reasonembed.manifest import read_manifest
 from reasonembed.workflow import demo
 from reasonembed.workspace import Workspace
@@ -19,13 +18,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Two pocket domains, synthesised."""
     workspace = Workspace(tmp_path_factory.mktemp("demo"))
     for domain in ("biology", "pony"):
-        demo.synthesize_pocket(workspace, domain, minilm_folder())
+        demo.synthesize_pocket(workspace, domain)
     return workspace
 
 
-def test_synthesis_offers_every_other_document_as_a_candidate(workspace: Workspace) -> None:
+def test_synthesis_grades_what_shares_a_word_with_a_query_and_never_its_source(workspace: Workspace) -> None:
     manifest = read_manifest(workspace.stage_folder("biology", "annotate"))
-    assert manifest is not None and manifest.rows_out == 27 * 51  # 52 documents less the source, no near-copies
+    assert manifest is not None and 27 * 45 < manifest.rows_out <= 27 * 51  # 52 documents less the source
     selected = read_manifest(workspace.stage_folder("biology", "select"))
     assert selected is not None
     assert selected.dropped == {"not_listed": 21, "off_domain": 2, "too_short": 2}
@@ -70,7 +69,7 @@ def test_the_demo_ends_with_a_table_models_and_a_report(
     for system in ("infonce", "ri-infonce"):
         assert (workspace.path / "models" / system / "modules.json").is_file()
         cell = result.judgment.results[system]["nDCG@10"]
-        assert cell["low"] <= cell["mean"] <= cell["high"] and len(cell["per_domain"]) == 12
+        assert cell["low"] <= cell["mean"] <= cell["high"] and list(cell["per_domain"]) == ["biology", "pony"]
         assert set(cell["vs_base"]) == {"difference", "low", "high", "p"}
     report = result.report_path.read_text()
     assert "lifted here" in report and "Reasoning intensity" in report

@@ -65,8 +65,8 @@ def find_model(path_or_name: str | Path) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{path_or_name} is no folder here, and the hub did not give it: {first} "
-            f"Check the name and the network, or give the path of a folder."
+            f"{path_or_name} is no folder here, and the hub did not give it: {first} Check the name and the network, "
+            f"or give the path of a folder."
         ) from error
 
 
@@ -114,22 +114,18 @@ def _read_modules(folder: Path, modules: list[Any]) -> tuple[Path, str]:
             "Normalize",
         ):
             raise InputError(
-                f"{folder / 'modules.json'} names the module {shown(module.get('type'))}; only Transformer, "
-                f"Pooling and "
-                f"Normalize of sentence-transformers are loaded here, and no code from a model folder. "
-                f"Choose another model."
+                f"{folder / 'modules.json'} names the module {shown(module.get('type'))}; only Transformer, Pooling "
+                f"and Normalize of sentence-transformers are loaded here, and no code from a model folder. Choose "
+                f"another model."
             )
         place = folder / str(module.get("path", ""))
         if not place.resolve().is_relative_to(folder.resolve()):
             raise InputError(
-                f"{folder / 'modules.json'}: the path {shown(module.get('path'))} leads out of the folder. "
-                f"Refused."
+                f"{folder / 'modules.json'}: the path {shown(module.get('path'))} leads out of the folder. Refused."
             )
         places[kind] = place
     if "Transformer" not in places or "Pooling" not in places:
-        raise InputError(
-            f"{folder / 'modules.json'} lists {sorted(places)}; a Transformer and a Pooling are needed."
-        )
+        raise InputError(f"{folder / 'modules.json'} lists {sorted(places)}; a Transformer and a Pooling are needed.")
     return places["Transformer"], _read_pooling(places["Pooling"] / "config.json")
 
 
@@ -151,22 +147,18 @@ def _refuse_code(transformer: Path) -> None:
     auto_map = _read(transformer / "config.json", dict).get("auto_map")
     if auto_map:
         raise InputError(
-            f"{transformer / 'config.json'} asks for code of its own (auto_map: {shown(auto_map)}); such "
-            f"code is never run "
-            f"here. Choose a model that transformers itself knows."
+            f"{transformer / 'config.json'} asks for code of its own (auto_map: {shown(auto_map)}); such code is never "
+            f"run here. Choose a model that transformers itself knows."
         )
 
 
 def _refuse_pickles(transformer: Path) -> None:
-    if (transformer / "model.safetensors").exists() or (
-        transformer / "model.safetensors.index.json"
-    ).exists():
+    if (transformer / "model.safetensors").exists() or (transformer / "model.safetensors.index.json").exists():
         return
     found = sorted(path.name for pattern in _PICKLES for path in transformer.glob(pattern))
     if found:
         raise InputError(
-            f"{transformer} holds its weights in {', '.join(found)}: pickle files can run code and are "
-            f"refused. "
+            f"{transformer} holds its weights in {', '.join(found)}: pickle files can run code and are refused. "
             f"Convert them to model.safetensors (in transformers: save_pretrained)."
         )
     raise InputError(f"{transformer} has no weights (model.safetensors). Copy the folder again, whole.")

@@ -71,8 +71,8 @@ def check_golden(encoder: Encoder, folder: Path) -> None:
         if ids.tolist() != row.token_ids:
             raise DamageError(
                 f"{folder}: the tokenizer gives {ids.tolist()[:12]}... for {row.text[:30]!r}, it gave "
-                f"{row.token_ids[:12]}... "
-                f"when the model was saved (a missing EOS token?). Restore the tokenizer's files."
+                f"{row.token_ids[:12]}... when the model was saved (a missing EOS token?). Restore the tokenizer's "
+                f"files."
             )
     expected = np.array([row.vector for row in golden.rows], dtype=np.float32)
     cosines = (encoder.encode(texts, max_tokens=golden.max_tokens) * expected).sum(axis=1)
@@ -80,7 +80,6 @@ def check_golden(encoder: Encoder, folder: Path) -> None:
     if not cosines.min() >= least:
         worst = texts[int(cosines.argmin())]
         raise DamageError(
-            f"{folder}: the vector of {worst[:30]!r} has cosine {cosines.min():.4f} to the one it was saved "
-            f"with; at least "
-            f"{least} was expected. Weights or pooling changed since: copy the model folder again."
+            f"{folder}: the vector of {worst[:30]!r} has cosine {cosines.min():.4f} to the one it was saved with; at "
+            f"least {least} was expected. Weights or pooling changed since: copy the model folder again."
         )

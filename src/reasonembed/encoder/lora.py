@@ -30,15 +30,12 @@ def lora_targets(model: Any) -> list[str]:
     """
     from torch import nn
 
-    present = {
-        name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)
-    }
+    present = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     for known in (_DECODER, _ENCODER):
         if found := [name for name in known if name in present]:
             return found
     raise InputError(
-        f"no place for LoRA in {type(model).__name__}: its linear layers are called "
-        f"{', '.join(sorted(present))}; "
+        f"no place for LoRA in {type(model).__name__}: its linear layers are called {', '.join(sorted(present))}; "
         f"expected {', '.join(_DECODER)} or {', '.join(_ENCODER)}. Train it without `lora`."
     )
 

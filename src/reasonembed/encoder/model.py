@@ -5,8 +5,7 @@ Shapes: B texts in a batch, T tokens, D dimension, N texts in all.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reasonembed.encoder.folder import ModelFolder, find_model, read_model_folder
+from reasonembed.encoder.folder import find_model, read_model_folder
 from reasonembed.encoder.golden import check_golden
+from reasonembed.encoder.loading import is_causal, load_tokenizer, load_transformer
 from reasonembed.encoder.microbatch import plan
 from reasonembed.encoder.pooling import POOLINGS, Pooling
 from reasonembed.encoder.tokens import Side, TokenIds, Tokenized, Tokenizer, pad
-from reasonembed.errors import ConfigError, InputError, nearest
+from reasonembed.errors import ConfigError, nearest
 
 DTYPES = {
     "float32": torch.float32,
@@ -81,9 +81,9 @@ class Encoder:
         if dtype not in DTYPES:
             raise ConfigError(f'dtype is "{dtype}"{nearest(dtype, DTYPES)} Known: {", ".join(DTYPES)}.')
         folder = read_model_folder(find_model(path_or_name))
-        model = _load_transformer(folder, DTYPES[dtype])
+        model = load_transformer(folder, DTYPES[dtype])
         chosen = pooling or folder.pooling or ("last_token" if is_causal(model.config) else "mean")
-        tokenizer = _load_tokenizer(folder, append_eos=chosen == "last_token" and is_causal(model.config))
+        tokenizer = load_tokenizer(folder, append_eos=chosen == "last_token" and is_causal(model.config))
         limit = _position_limit(model.config)
         own_limit = folder.max_tokens or min(tokenizer.tokenizer.model_max_length, limit or 512)
         if limit is not None and (max_tokens or 0) > limit:
@@ -127,9 +127,7 @@ class Encoder:
         causal model padded on the right needs no mask, since no token looks to its right, and is
         faster without.
         """
-        input_BT, mask_BT = (
-            tensor.to(self.device) for tensor in pad(ids, self.tokenizer.pad_id, side=padding_side)
-        )
+        input_BT, mask_BT = (tensor.to(self.device) for tensor in pad(ids, self.tokenizer.pad_id, side=padding_side))
         inputs: dict[str, Any] = {"input_ids": input_BT}
         if self.causal:
             inputs["use_cache"] = False
@@ -168,84 +166,6 @@ class Encoder:
                 if progress:
                     progress(done, len(texts))
         return vectors_ND
-
-
-@contextlib.contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Keeps transformers from drawing its bars for loading and saving: progress is the caller's matter."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def is_causal(config: Any) -> bool:
-    """Whether the model reads from left to right only: a decoder, unless its config says otherwise."""
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
-
-    decoder = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    bidirectional = getattr(config, "use_bidirectional_attention", False) or not getattr(
-        config, "is_causal", True
-    )
-    return decoder and not both_ways and not bidirectional
-
-
-def _load_transformer(folder: ModelFolder, dtype: torch.dtype) -> Any:
-    from transformers import AutoModel
-
-    try:
-        with no_progress_bars():
-            model, info = AutoModel.from_pretrained(
-                folder.transformer,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"transformers cannot load {folder.transformer}: {error}") from error
-    if model.config.is_encoder_decoder:
-        raise InputError(
-            f"{folder.transformer} is an encoder-decoder ({model.config.model_type}); give a plain encoder "
-            f"or decoder."
-        )
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise InputError(
-            f"{folder.transformer} lacks {len(missing)} weights, e.g. {missing[0]}; they would be random. "
-            f"Copy the folder again, whole, or choose another model."
-        )
-    return model
-
-
-def _load_tokenizer(folder: ModelFolder, *, append_eos: bool) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder.transformer, trust_remote_code=False, local_files_only=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"transformers cannot load the tokenizer of {folder.transformer}: {error}"
-        ) from error
-    if folder.lower_case and not getattr(tokenizer, "do_lower_case", False):
-        raise InputError(
-            f"{folder.transformer / 'sentence_bert_config.json'} asks for lower-casing (do_lower_case), "
-            f"which its tokenizer "
-            f"does not do itself. Put the lower-casing into tokenizer.json, or choose another model."
-        )
-    return Tokenizer(tokenizer, append_eos=append_eos)
 
 
 def _position_limit(config: Any) -> int | None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from reasonembed.encoder.golden import write_golden
-from reasonembed.encoder.model import Encoder, no_progress_bars
+from reasonembed.encoder.loading import no_progress_bars
+from reasonembed.encoder.model import Encoder
 from reasonembed.errors import StorageError
 from reasonembed.files import write_json, write_text
 
@@ -82,9 +83,7 @@ def _write(encoder: Encoder, folder: Path, prompts: Mapping[str, str]) -> None:
     pooling |= {key: name == encoder.pooling for name, key in _POOLING_KEYS.items()}
     write_json(folder / "1_Pooling" / "config.json", pooling | {"include_prompt": True})
     (folder / "2_Normalize").mkdir()
-    write_json(
-        folder / "sentence_bert_config.json", {"max_seq_length": encoder.max_tokens, "do_lower_case": False}
-    )
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": encoder.max_tokens, "do_lower_case": False})
     write_json(
         folder / "config_sentence_transformers.json",
         {
@@ -127,9 +126,7 @@ def _write_tokenizer(encoder: Encoder, folder: Path) -> None:
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if tokens.appends_eos:
-        config["padding_side"] = (
-            "left"  # as the released checkpoints; last-token pooling is right with either
-        )
+        config["padding_side"] = "left"  # as the released checkpoints; last-token pooling is right with either
         if tokens.prefix in ([], [tokens.tokenizer.bos_token_id]):
             config |= {"add_bos_token": bool(tokens.prefix), "add_eos_token": True}
     write_json(path, config)

@@ -89,9 +89,7 @@ def _special_tokens(backend: Any) -> tuple[list[int], list[int]]:
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
             return full[:start], full[start + len(bare) :]
-    raise InputError(
-        "the tokenizer changes a text when it adds its special tokens; such tokenizers are not supported."
-    )
+    raise InputError("the tokenizer changes a text when it adds its special tokens; such tokenizers are not supported.")
 
 
 def _append_eos(tokenizer: Any, prefix: Sequence[int]) -> None:
@@ -99,9 +97,7 @@ def _append_eos(tokenizer: Any, prefix: Sequence[int]) -> None:
     from tokenizers.processors import TemplateProcessing
 
     if tokenizer.eos_token is None:
-        raise InputError(
-            "the tokenizer names no EOS token, which last-token pooling reads. Set `eos_token` in it."
-        )
+        raise InputError("the tokenizer names no EOS token, which last-token pooling reads. Set `eos_token` in it.")
     before = [(tokenizer.convert_ids_to_tokens(token), token) for token in prefix]
     single = " ".join([*(token for token, _ in before), "$A", tokenizer.eos_token])
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(

@@ -186,9 +186,7 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def sum_spent(one: Spent, other: Spent) -> Spent:
     """Both together."""
-    return Spent(
-        *(a + b for a, b in zip(msgspec.structs.astuple(one), msgspec.structs.astuple(other), strict=True))
-    )
+    return Spent(*(a + b for a, b in zip(msgspec.structs.astuple(one), msgspec.structs.astuple(other), strict=True)))
 
 
 __all__ = ["Asking", "sum_spent"]

@@ -122,9 +122,7 @@ class HttpBackend:
                 if response.status != 200:
                     after_s = parse_retry_after(response.headers.get("Retry-After"), now=time.time())
                 if content is None:
-                    return Again(
-                        f"HTTP {response.status}: a body beyond {MAX_RESPONSE_BYTES >> 20} MiB", after_s
-                    )
+                    return Again(f"HTTP {response.status}: a body beyond {MAX_RESPONSE_BYTES >> 20} MiB", after_s)
                 return judge(response.status, content, custom_id, after_s=after_s)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return _explain(error)
@@ -158,9 +156,7 @@ class HttpBackend:
                 if self._key_env
                 else "It wants a key: put it into an environment variable and name that one as api_key_env."
             )
-        return EndpointError(
-            f"{self.endpoint.url}, model {shown(self.endpoint.model)}: {outcome.cause}. {remedy}"
-        )
+        return EndpointError(f"{self.endpoint.url}, model {shown(self.endpoint.model)}: {outcome.cause}. {remedy}")
 
     async def models(self) -> list[str]:
         """The names that the server lists. Raises EndpointError if it gives no such list."""
@@ -194,9 +190,7 @@ def _url(text: str) -> URL:
     try:
         return URL(text)
     except ValueError as error:
-        raise ConfigError(
-            f"{shown(text)} is no URL: {error}. Write it like http://localhost:8000/v1."
-        ) from error
+        raise ConfigError(f"{shown(text)} is no URL: {error}. Write it like http://localhost:8000/v1.") from error
 
 
 def connect(endpoint: Endpoint, *, config: ClientConfig, revision: str = "") -> HttpBackend:
@@ -210,9 +204,7 @@ def connect(endpoint: Endpoint, *, config: ClientConfig, revision: str = "") -> 
     models = run_to_end(backend.models())
     if len(models) != 1:
         listed = ", ".join(shown(name) for name in models[:10]) or "none"
-        raise ConfigError(
-            f"{endpoint.url} lists {len(models)} models ({listed}). Name one: {endpoint.url}#MODEL."
-        )
+        raise ConfigError(f"{endpoint.url} lists {len(models)} models ({listed}). Name one: {endpoint.url}#MODEL.")
     return HttpBackend(msgspec.structs.replace(endpoint, model=models[0]), config=config, revision=revision)
 
 

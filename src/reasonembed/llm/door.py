@@ -135,17 +135,13 @@ def open_door(
         yield ChatDoor(backend, journal, concurrency=concurrency, progress=progress)
 
 
-def _backend(
-    spec: str, *, client: ClientConfig | None, model: str | None, revision: str
-) -> tuple[Backend, int]:
+def _backend(spec: str, *, client: ClientConfig | None, model: str | None, revision: str) -> tuple[Backend, int]:
     kind, _, rest = spec.partition(":")
     if kind in ("http", "https", "openai"):
         from reasonembed.llm.client import connect  # aiohttp takes a third of a second to import
 
         config = client or ClientConfig()
-        return connect(
-            parse_endpoint(spec, model=model), config=config, revision=revision
-        ), config.concurrency
+        return connect(parse_endpoint(spec, model=model), config=config, revision=revision), config.concurrency
     if model or revision:
         raise ConfigError(f"a model cannot be chosen for {spec!r}: it is what it is. Leave the model out.")
     if kind == "recorded" and rest:

@@ -80,12 +80,8 @@ def parse_endpoint(spec: str, *, model: str | None = None) -> Endpoint:
     if spec.startswith("openai:"):
         named = _one_model(spec.removeprefix("openai:"), model)
         if not named:
-            raise ConfigError(
-                "`openai:` names no model. Write openai:MODEL, for example openai:gpt-4.1-mini."
-            )
-        return Endpoint(
-            OPENAI_URL, named, default_key_env=OPENAI_KEY_ENV, token_limit_field="max_completion_tokens"
-        )
+            raise ConfigError("`openai:` names no model. Write openai:MODEL, for example openai:gpt-4.1-mini.")
+        return Endpoint(OPENAI_URL, named, default_key_env=OPENAI_KEY_ENV, token_limit_field="max_completion_tokens")
     parts = _split(spec)
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     return Endpoint(f"{parts.scheme}://{parts.netloc}{path}", _one_model(unquote(parts.fragment), model))
@@ -109,9 +105,7 @@ def _split(spec: str) -> SplitResult:
 
 def _one_model(in_spec: str, argument: str | None) -> str:
     if in_spec and argument and in_spec != argument:
-        raise ConfigError(
-            f"two models are named: {shown(in_spec)} in the endpoint and {shown(argument)}. Keep one."
-        )
+        raise ConfigError(f"two models are named: {shown(in_spec)} in the endpoint and {shown(argument)}. Keep one.")
     return argument or in_spec
 
 

@@ -49,9 +49,7 @@ INSERT OR IGNORE INTO replies
 (key, custom_id, failure, prompt_tokens, completion_tokens, body, checksum, answered_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
-_SELECT = (
-    "SELECT number, key, custom_id, failure, prompt_tokens, completion_tokens, body, checksum FROM replies"
-)
+_SELECT = "SELECT number, key, custom_id, failure, prompt_tokens, completion_tokens, body, checksum FROM replies"
 
 
 class _Body(msgspec.Struct, omit_defaults=True):
@@ -123,9 +121,7 @@ class Journal:
         if application == 0 and run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
             return False
         if application != _APPLICATION_ID:
-            raise InputError(
-                f"{self.path} is an SQLite database but no journal of replies. Choose another path."
-            )
+            raise InputError(f"{self.path} is an SQLite database but no journal of replies. Choose another path.")
         if version > SCHEMA_VERSION:
             raise InputError(
                 f"{self.path} has schema version {version}; this release reads up to {SCHEMA_VERSION}. "

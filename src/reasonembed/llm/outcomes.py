@@ -15,12 +15,8 @@ from reasonembed.llm.replies import BrokenResponse, parse_response
 _MESSAGE_CHARS = 400
 _PASSING = frozenset({408, 409, 423, 425})  # besides 5xx: time-outs, conflicts, too early
 _ABOUT_REQUEST = frozenset({400, 404, 413, 422})
-_TOO_LONG = re.compile(
-    r"context.?length|too long|too many tokens|maximum.{0,40}tokens|exceeds?\b.{0,40}\btokens", re.I
-)
-_NO_MODEL = re.compile(
-    r"\bmodel\b.{0,200}\b(not found|not exist|unknown|not available|no such)|model_not_found", re.I
-)
+_TOO_LONG = re.compile(r"context.?length|too long|too many tokens|maximum.{0,40}tokens|exceeds?\b.{0,40}\btokens", re.I)
+_NO_MODEL = re.compile(r"\bmodel\b.{0,200}\b(not found|not exist|unknown|not available|no such)|model_not_found", re.I)
 _REFUSED_PARAMETER = re.compile(
     r"(?=.*(not (support|permitted|allowed)|unsupported|unrecogni[sz]ed|unknown|unexpected|extra inputs))"
     r".*?\b(temperature|top_p|top_k|max_tokens|max_completion_tokens|seed|chat_template_kwargs|enable_thinking)\b",
@@ -52,9 +48,7 @@ class Problem(msgspec.Struct, frozen=True):
     stated: bool = False
 
 
-def judge(
-    status: int, body: bytes, custom_id: str, *, after_s: float | None = None
-) -> Reply | Again | Hopeless:
+def judge(status: int, body: bytes, custom_id: str, *, after_s: float | None = None) -> Reply | Again | Hopeless:
     """What a response to a chat request means. after_s: seconds that its Retry-After asks for, if any."""
     if status == 200:
         try:
@@ -84,13 +78,9 @@ def _refusal(status: int, problem: Problem, said: str, custom_id: str) -> Reply 
         if _NO_MODEL.search(f"{problem.code} {message}") or (status == 404 and "model" in message.lower()):
             return Hopeless(said, "Name a model that the server lists under /models.")
         if status == 404 and not problem.stated:
-            return Hopeless(
-                said, "There is no chat endpoint at that address: the base URL usually ends in /v1."
-            )
+            return Hopeless(said, "There is no chat endpoint at that address: the base URL usually ends in /v1.")
         if _REFUSED_PARAMETER.match(message):
-            return Hopeless(
-                said, "Leave that setting out of the stage's sampling, or use a model that takes it."
-            )
+            return Hopeless(said, "Leave that setting out of the stage's sampling, or use a model that takes it.")
     return Reply(custom_id=custom_id, text="", failure=Failure(kind, said))
 
 

@@ -90,9 +90,7 @@ class RecordedBackend:
         try:
             stage, domain_name, parts, sample_index = split_custom_id(custom_id)
         except ValueError:
-            raise _NotRecorded(
-                f"the custom id {shown(custom_id)} is not of the form STAGE:DOMAIN:ID"
-            ) from None
+            raise _NotRecorded(f"the custom id {shown(custom_id)} is not of the form STAGE:DOMAIN:ID") from None
         if sample_index:
             raise _NotRecorded(f"one sample was recorded; this asks for number {sample_index}")
         domain = self._domain(domain_name)
@@ -106,17 +104,13 @@ class RecordedBackend:
             case "annotate", [query_id, doc_id]:
                 recording = _recording(domain, query_id.removesuffix(_QUERY_SUFFIX))
                 return _annotation(recording, _known(domain, doc_id))
-        raise _NotRecorded(
-            f"no recording for {shown(custom_id)}: known are select, generate, reason and annotate"
-        )
+        raise _NotRecorded(f"no recording for {shown(custom_id)}: known are select, generate, reason and annotate")
 
     def _domain(self, name: str) -> _Domain:
         if name not in self._domains:
             folder = self._folders.get(name)
             if folder is None:
-                raise _NotRecorded(
-                    f"no recordings for the domain {shown(name)}{nearest(name, self._folders)}"
-                )
+                raise _NotRecorded(f"no recordings for the domain {shown(name)}{nearest(name, self._folders)}")
             self._domains[name] = _read_domain(folder)
         return self._domains[name]
 

@@ -15,9 +15,7 @@ _OPEN, _CLOSE = "<think>", "</think>"
 _TAIL_CHARS = 200  # of a truncated text, kept for people to look at
 _MAX_TOKENS = 2**53  # a count beyond this is nonsense
 
-_BROKEN_ENDINGS = frozenset(
-    {"error", "abort", "cancelled"}
-)  # vLLM, SGLang, routers: the generation was cut short
+_BROKEN_ENDINGS = frozenset({"error", "abort", "cancelled"})  # vLLM, SGLang, routers: the generation was cut short
 
 
 class BrokenResponse(ValueError):
@@ -72,9 +70,7 @@ def parse_response(body: bytes, custom_id: str) -> Reply:
     choice = completion.choices[0]
     message = choice.message
     parsed = split_thinking(_content(message))
-    stated = [
-        text for text in (message.reasoning_content, message.reasoning) if isinstance(text, str) and text
-    ]
+    stated = [text for text in (message.reasoning_content, message.reasoning) if isinstance(text, str) and text]
     thinking = stated[0] if stated else parsed.thinking
     failure = _failure(choice, parsed)
     return Reply(

@@ -114,9 +114,7 @@ def _content_words(prompt: str, number: int, count: int) -> list[str]:
     """`count` words of the document or query in the prompt, picked by hash; fewer if there are fewer."""
     data = " ".join(match.group(2) for match in _FENCED.finditer(prompt)) or prompt
     found = {word.lower() for word in _WORD.findall(data)} - _TASK_WORDS
-    words = sorted(
-        found, key=lambda word: hashlib.blake2b(f"{number} {word}".encode(), digest_size=8).digest()
-    )
+    words = sorted(found, key=lambda word: hashlib.blake2b(f"{number} {word}".encode(), digest_size=8).digest())
     return words[:count] or [f"subject-{number % 9973}"]
 
 
@@ -142,9 +140,7 @@ def _reasoning(prompt: str, number: int) -> str:
 def _annotation(prompt: str, number: int) -> str:
     grade = number // 12 % 5 + 1
     subject = _content_words(prompt, number, 1)[0]
-    verdict = ("does not bear on", "barely touches", "partly covers", "largely covers", "fully covers")[
-        grade - 1
-    ]
+    verdict = ("does not bear on", "barely touches", "partly covers", "largely covers", "fully covers")[grade - 1]
     return (
         f"Query analysis: An account of {subject} and of the rule behind it would help most.\n\n"
         f"Document analysis: The text {verdict} what the query needs about {subject}.\n\n"

@@ -50,9 +50,7 @@ class Asked(msgspec.Struct, frozen=True):
     custom_id: str
 
 
-def make_app(
-    backend: ScriptedBackend, *, latency_s: float = 0.0, log: IO[bytes] | None = None
-) -> web.Application:
+def make_app(backend: ScriptedBackend, *, latency_s: float = 0.0, log: IO[bytes] | None = None) -> web.Application:
     """An aiohttp application that serves `backend`: `/v1/models` and `/v1/chat/completions`.
 
     latency_s: waited before each answer.  log: gets an `Asked` as a JSON line for each request, flushed

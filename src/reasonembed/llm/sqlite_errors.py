@@ -23,25 +23,17 @@ def named_errors(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise _named(path, error) from error
     except OSError as error:
-        raise StorageError(
-            f"cannot open the journal {path}: {error.strerror or error}. Check the folder."
-        ) from error
+        raise StorageError(f"cannot open the journal {path}: {error.strerror or error}. Check the folder.") from error
 
 
 def _named(path: Path, error: sqlite3.Error) -> ReasonEmbedError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _BUSY:
-        return WorkspaceBusy(
-            f"another process is writing to {path}. Wait for it to end, then run the command again."
-        )
+        return WorkspaceBusy(f"another process is writing to {path}. Wait for it to end, then run the command again.")
     if code == sqlite3.SQLITE_NOTADB:
-        return InputError(
-            f"{path} is no journal of replies ({error}). Choose another path, or move that file away."
-        )
+        return InputError(f"{path} is no journal of replies ({error}). Choose another path, or move that file away.")
     if code in _DAMAGED:
-        return DamageError(
-            f"the journal {path} is damaged ({error}). Restore it from a copy, or move it away."
-        )
+        return DamageError(f"the journal {path} is damaged ({error}). Restore it from a copy, or move it away.")
     return StorageError(
         f"the journal {path} cannot be used: {error}. What was committed is whole; free some space or mend "
         f"the permissions, then run the same command again."

@@ -56,14 +56,11 @@ def epoch_batches(
         shapes = {(group_size or row.group_size, global_queries or row.global_queries) for row in rows}
         if len(shapes) > 1:
             raise InputError(
-                f"the examples of {domain} ask for different batch shapes {sorted(shapes)} (passages a "
-                f"query, queries a "
-                f"batch). Make them one, or set group_size and global_queries."
+                f"the examples of {domain} ask for different batch shapes {sorted(shapes)} (passages a query, queries "
+                f"a batch). Make them one, or set group_size and global_queries."
             )
         passages, queries = shapes.pop()
-        shuffled = sorted(
-            rows, key=lambda row: row_seed(seed, "order", str(epoch), row.domain, row.example_id)
-        )
+        shuffled = sorted(rows, key=lambda row: row_seed(seed, "order", str(epoch), row.domain, row.example_id))
         for start in range(0, len(shuffled), queries):
             members = tuple(shuffled[start : start + queries])
             drawn = tuple(_draw(row, passages, seed, epoch) for row in members)
@@ -96,8 +93,7 @@ def _by_domain(examples: Sequence[TrainingExample]) -> dict[str, list[TrainingEx
         rows = domains.setdefault(example.domain, {})
         if example.example_id in rows:
             raise InputError(
-                f"two examples of {example.domain} have the id {shown(example.example_id)}. Ids must be "
-                f"unique."
+                f"two examples of {example.domain} have the id {shown(example.example_id)}. Ids must be unique."
             )
         rows[example.example_id] = example
     return {domain: list(domains[domain].values()) for domain in sorted(domains)}

@@ -100,9 +100,7 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> N
     weights = load_file(path / "weights.safetensors")
     trained = _trained(model)
     if trained.keys() != weights.keys():
-        raise DamageError(
-            f"{path} holds weights of another model: {sorted(trained.keys() ^ weights.keys())[:3]}."
-        )
+        raise DamageError(f"{path} holds weights of another model: {sorted(trained.keys() ^ weights.keys())[:3]}.")
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(weights[name])
@@ -118,9 +116,7 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> N
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:
-    return {
-        name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

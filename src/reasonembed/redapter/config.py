@@ -7,7 +7,10 @@ from typing import Literal
 import msgspec
 
 from reasonembed.encoder.lora import LoraSettings
-from reasonembed.redapter.loss import EPSILON, KAPPA, TEMPERATURE
+
+TEMPERATURE = 0.02  # paper, Sec. 4.1
+KAPPA = 5.0  # the release's clamp
+EPSILON = 1e-6  # the release's, under the fraction
 
 RUNNING_KEYS = ("micro_batch_tokens", "checkpoint_every_steps", "keep_checkpoints")
 """Keys that say how a training is run, not what comes out (but for rounding): free to change when it
@@ -41,9 +44,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     max_query_tokens: int = 512
     max_passage_tokens: int = 512
     lora: LoraSettings | None = None  # None: train the weights themselves; the paper: rank 32, alpha 64
-    train_layers: int | None = (
-        None  # only the last so many layers; None: all (our choice, for speed on a CPU)
-    )
+    train_layers: int | None = None  # only the last so many layers; None: all (our choice, for speed on a CPU)
     bf16: bool = False  # bfloat16 autocast; the paper: true, on GPUs
     micro_batch_tokens: int = 2048  # padded tokens computed at once (measured best on a CPU); per device
     checkpoint_every_steps: int = 50  # 0: only when interrupted

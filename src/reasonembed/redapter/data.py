@@ -67,9 +67,7 @@ def from_examples(
         if not allow_source:
             _refuse_source(example, where)
         positives = _texts(example.positives, corpus, where)
-        apart = [
-            corpus[doc_id].content for doc_id in (example.source_id, *example.copy_ids) if doc_id in corpus
-        ]
+        apart = [corpus[doc_id].content for doc_id in (example.source_id, *example.copy_ids) if doc_id in corpus]
         row = TrainingExample(
             example_id=example.query_id,
             domain=domain.name,
@@ -149,8 +147,7 @@ def _refuse_source(example: Example, where: str) -> None:
     for graded in (*example.positives, *example.negatives):
         if graded.doc_id in apart:
             raise InputError(
-                f"{where} has {shown(graded.doc_id)}, its source or a copy of it, among its passages: a "
-                f"trivial "
+                f"{where} has {shown(graded.doc_id)}, its source or a copy of it, among its passages: a trivial "
                 f"positive or a false negative. Make the examples again, or take it out."
             )
 
@@ -159,9 +156,8 @@ def _texts(graded: Iterable[Graded], corpus: Corpus, where: str) -> tuple[str, .
     for one in graded:
         if one.doc_id not in corpus:
             raise InputError(
-                f"{where} names the document {shown(one.doc_id)}, which {corpus.origin} lacks. Give the "
-                f"corpus that the "
-                f"examples were made from."
+                f"{where} names the document {shown(one.doc_id)}, which {corpus.origin} lacks. Give the corpus that "
+                f"the examples were made from."
             )
     return tuple(corpus[one.doc_id].content for one in graded)
 
@@ -170,9 +166,7 @@ def _grades(scores: list[float] | None, expected: int, key: str, where: str) -> 
     if not scores:
         return ()
     if len(scores) != expected:
-        raise InputError(
-            f"{where}: {key} has {len(scores)} entries for {expected} texts. They must match one to one."
-        )
+        raise InputError(f"{where}: {key} has {len(scores)} entries for {expected} texts. They must match one to one.")
     return tuple(int(score) for score in scores)
 
 
@@ -186,13 +180,11 @@ def _checked(row: TrainingExample, where: str) -> TrainingExample:
             )
         for place, text in enumerate(texts, 1):
             if not text.strip():
-                raise InputError(
-                    f"{where}: {kind} {place} of {len(texts)} is empty. Give it a text or take it out."
-                )
+                raise InputError(f"{where}: {kind} {place} of {len(texts)} is empty. Give it a text or take it out.")
     if row.group_size < 2 or row.global_queries < 1:
         raise InputError(
-            f"{where}: {row.group_size} passages a query, {row.global_queries} queries a batch; at least 2 "
-            f"and 1 are needed."
+            f"{where}: {row.group_size} passages a query, {row.global_queries} queries a batch; at least 2 and 1 are "
+            f"needed."
         )
     return row
 

@@ -61,8 +61,7 @@ def tokenize_batch(encoder: Encoder, batch: Batch, config: TrainConfig) -> Batch
     """Token ids of the batch's distinct texts: queries with their instruction, passages bare."""
     prompts = [query_prompt(example.instruction if config.instruction else "") for example in batch.examples]
     query_limit, passage_limit = (
-        min(limit, encoder.position_limit or limit)
-        for limit in (config.max_query_tokens, config.max_passage_tokens)
+        min(limit, encoder.position_limit or limit) for limit in (config.max_query_tokens, config.max_passage_tokens)
     )
     rows: dict[tuple[str, int], int] = {}
 
@@ -86,9 +85,7 @@ def tokenize_batch(encoder: Encoder, batch: Batch, config: TrainConfig) -> Batch
     return BatchTexts(ids, query_B, passage_C, reasoning_B, truncated)
 
 
-def batch_loss(
-    vectors_UD: Tensor, texts: BatchTexts, batch: Batch, config: TrainConfig, *, step: int
-) -> WeightedLoss:
+def batch_loss(vectors_UD: Tensor, texts: BatchTexts, batch: Batch, config: TrainConfig, *, step: int) -> WeightedLoss:
     """The configured loss of a whole global batch from the vectors of its distinct texts.
 
     step: optimiser steps done before this one; RI weights count from `start_step` on.

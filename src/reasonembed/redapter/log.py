@@ -111,9 +111,7 @@ class TrainLog:
     def __init__(self, path: Path, *, steps_done: int) -> None:
         """Open `path` after `steps_done` steps; lines past them, which a kill leaves, are taken out."""
         self.path = path
-        self.records = (
-            [record for record in read_log(path) if record.step <= steps_done] if path.exists() else []
-        )
+        self.records = [record for record in read_log(path) if record.step <= steps_done] if path.exists() else []
         write_jsonl(path, self.records)
 
     def add(self, record: StepRecord) -> None:

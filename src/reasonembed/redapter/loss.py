@@ -12,9 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TEMPERATURE = 0.02  # paper, Sec. 4.1
-KAPPA = 5.0  # the release's clamp
-EPSILON = 1e-6  # the release's, under the fraction
+from reasonembed.redapter.config import EPSILON, KAPPA, TEMPERATURE
 
 
 class WeightedLoss(NamedTuple):

@@ -19,9 +19,7 @@ def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.A
         },
         {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=config.learning_rate, fused=True
-    )
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate, fused=True)
 
 
 def learning_rate_at(step: int, steps: int, config: TrainConfig) -> float:

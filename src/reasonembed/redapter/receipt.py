@@ -44,9 +44,7 @@ def make_receipt(examples: Sequence[TrainingExample], base: str | Path, config: 
     """The receipt of a training to come. Raises InputError if `base` is no model."""
     deciding = {key: value for key, value in msgspec.to_builtins(config).items() if key not in RUNNING_KEYS}
     name = Path(base).resolve().name if Path(base).is_dir() else str(base)
-    return Receipt(
-        deciding, base=name, base_hash=fingerprint(find_model(base)), data_hash=data_hash(examples)
-    )
+    return Receipt(deciding, base=name, base_hash=fingerprint(find_model(base)), data_hash=data_hash(examples))
 
 
 def make_manifest(
@@ -71,9 +69,7 @@ def read_manifest(folder: Path) -> TrainManifest | None:
     path = folder / MANIFEST_FILE
     if not path.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(
-                f"{folder} holds what no training of ours left there. Choose another output folder."
-            )
+            raise InputError(f"{folder} holds what no training of ours left there. Choose another output folder.")
         return None
     with open_binary(path) as handle:
         raw = handle.read()

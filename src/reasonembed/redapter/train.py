@@ -14,16 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import torch
 from accelerate import Accelerator
 
-from reasonembed.domains import load_domain
-from reasonembed.encoder.card import CardFacts, model_card
 from reasonembed.encoder.lora import add_lora, train_last_layers
 from reasonembed.encoder.model import Encoder
-from reasonembed.encoder.prompts import query_prompt
-from reasonembed.encoder.save import save_encoder
 from reasonembed.errors import InputError, ReasonEmbedError, shown
 from reasonembed.files import write_json
 from reasonembed.redapter.batches import Batch, epoch_batches
@@ -31,16 +26,15 @@ from reasonembed.redapter.checkpoint import newest_checkpoint, restore, save_che
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample, from_examples, read_released
 from reasonembed.redapter.gradcache import batch_loss, cached_backward, tokenize_batch
-from reasonembed.redapter.log import StepRecord, Totals, TrainLog, make_record, total
+from reasonembed.redapter.log import StepRecord, TrainLog, make_record, total
 from reasonembed.redapter.optimizer import learning_rate_at, make_optimizer
 from reasonembed.redapter.receipt import (
-    MANIFEST_FILE,
     Receipt,
-    make_manifest,
     make_receipt,
     read_manifest,
     refuse_change,
 )
+from reasonembed.redapter.result import LOG_FILE, TrainResult, model_prompts, save_result
 from reasonembed.redapter.stop import TrainingStopped, stop_signals
 
 __all__ = [
@@ -57,16 +51,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-LOG_FILE = "train_log.jsonl"
-
-
-class TrainResult(msgspec.Struct, frozen=True):
-    """A finished training."""
-
-    model_folder: Path
-    log_path: Path
-    totals: Totals  # steps, seconds, real tokens/s, padding share, texts truncated
 
 
 class Training(NamedTuple):
@@ -113,13 +97,11 @@ def train(
     log = _run(training, examples, progress)
     totals = total(log.records)
     if totals.truncated:
-        logger.warning(
-            "%d texts were longer than the limit and were cut (counted at each use).", totals.truncated
-        )
-    _save(training.encoder, out, examples, config, receipt, totals, log.path)
+        logger.warning("%d texts were longer than the limit and were cut (counted at each use).", totals.truncated)
+    result = save_result(training.encoder, out, examples, config, receipt, totals, log.path)
     if not keep_work:
         shutil.rmtree(work, ignore_errors=True)
-    return TrainResult(out, out / LOG_FILE, totals)
+    return result
 
 
 def _run(
@@ -136,9 +118,7 @@ def _run(
     with stop_signals() as stopped:
         for epoch in range(done // per_epoch, config.epochs):
             for batch in _batches(examples, config, epoch)[done % per_epoch :]:
-                record = train_step(
-                    training, batch, step=done, learning_rate=learning_rate_at(done, steps, config)
-                )
+                record = train_step(training, batch, step=done, learning_rate=learning_rate_at(done, steps, config))
                 done += 1
                 log.add(record)
                 if progress:
@@ -148,8 +128,7 @@ def _run(
                     _save_checkpoint(training, done)
                 if stopped:
                     raise TrainingStopped(
-                        f"stopped by {stopped[0]} after step {done} of {steps}; the same command goes on "
-                        f"from there."
+                        f"stopped by {stopped[0]} after step {done} of {steps}; the same command goes on from there."
                     )
     return log
 
@@ -217,17 +196,14 @@ def _check(examples: Sequence[TrainingExample], config: TrainConfig) -> None:
     for example in examples if config.measures_intensity else ():
         if not example.reasoning_query.strip():
             raise InputError(
-                f"the example {shown(example.example_id)} of {example.domain} has no reasoning query, which "
-                f"reasoning "
+                f"the example {shown(example.example_id)} of {example.domain} has no reasoning query, which reasoning "
                 f'intensity is measured by. Add it, or train with loss = "infonce".'
             )
 
 
 def _save_checkpoint(training: Training, step: int) -> None:
     model, optimizer = training.encoder.model, training.optimizer
-    save_checkpoint(
-        training.work, step, training.receipt, model, optimizer, keep=training.config.keep_checkpoints
-    )
+    save_checkpoint(training.work, step, training.receipt, model, optimizer, keep=training.config.keep_checkpoints)
 
 
 def _resume(training: Training) -> int:
@@ -249,44 +225,8 @@ def _stop_diverged(batch: Batch, losses: list[float], norm: float, *, step: int,
         {"example_id": example.example_id, "loss": repr(loss)}
         for example, loss in zip(batch.examples, losses, strict=True)
     ]
-    write_json(
-        path, {"step": step + 1, "domain": batch.domain, "gradient_norm": repr(norm), "examples": rows}
-    )
+    write_json(path, {"step": step + 1, "domain": batch.domain, "gradient_norm": repr(norm), "examples": rows})
     raise ReasonEmbedError(
-        f"the loss or its gradient is not finite at step {step + 1} ({batch.domain}); the weights were not "
-        f"changed. "
+        f"the loss or its gradient is not finite at step {step + 1} ({batch.domain}); the weights were not changed. "
         f"The batch is in {path}. Lower the learning rate, look at those examples, or train without bf16."
     )
-
-
-def _save(
-    encoder: Encoder,
-    out: Path,
-    examples: Sequence[TrainingExample],
-    config: TrainConfig,
-    receipt: Receipt,
-    totals: Totals,
-    log_path: Path,
-) -> None:
-    manifest = make_manifest(receipt, examples, config, totals)
-    prompts = model_prompts(examples, config)
-    facts = CardFacts(
-        base=receipt.base,
-        loss=config.loss,
-        examples=len(examples),
-        domains=manifest.domains,
-        steps=totals.steps,
-        dimension=encoder.dimension,
-        prompts=prompts,
-    )
-    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n"
-    extra = {LOG_FILE: log_path.read_text(encoding="utf-8"), MANIFEST_FILE: text}
-    save_encoder(encoder, out, prompts=prompts, card=model_card(facts), extra=extra)
-
-
-def model_prompts(examples: Sequence[TrainingExample], config: TrainConfig) -> dict[str, str]:
-    """The prompts that the trained model is to be used with: `query`, `document`, and one per domain."""
-    instructions = {example.domain: example.instruction if config.instruction else "" for example in examples}
-    general = load_domain("general").instruction if config.instruction else ""
-    by_domain = {name: query_prompt(instructions[name]) for name in sorted(instructions)}
-    return {"query": query_prompt(general), "document": ""} | by_domain

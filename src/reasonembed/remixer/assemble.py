@@ -48,9 +48,7 @@ def judged_queries(
             graded=tuple(sorted(graded, key=lambda one: (-one.grade, one.doc_id))),
         )
     if label is not None:
-        raise AssertionError(
-            f"the label of {label.query_id!r} and {label.doc_id!r} belongs to no mined query"
-        )
+        raise AssertionError(f"the label of {label.query_id!r} and {label.doc_id!r} belongs to no mined query")
 
 
 def assemble_examples(

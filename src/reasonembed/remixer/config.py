@@ -36,9 +36,7 @@ class Decoding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def __post_init__(self) -> None:
         if self.top_k < 0:
-            raise ValueError(
-                f"top_k is {self.top_k}; it must be at least 1, or 0 for the endpoint's default."
-            )
+            raise ValueError(f"top_k is {self.top_k}; it must be at least 1, or 0 for the endpoint's default.")
         _ = self.sampling  # checks the ranges of the others
 
     @property
@@ -88,9 +86,7 @@ class GenerateConfig(Decoding, frozen=True, kw_only=True):
         for name in ("lengths", "education"):
             weights = getattr(self, name)
             if weights and (min(weights.values()) < 0 or not 0 < sum(weights.values()) < float("inf")):
-                raise ValueError(
-                    f"{name} has the weights {list(weights.values())}; none below 0, at least one above."
-                )
+                raise ValueError(f"{name} has the weights {list(weights.values())}; none below 0, at least one above.")
         if not 1 <= self.min_chars <= self.max_chars:
             raise ValueError(
                 f"min_chars is {self.min_chars} and max_chars {self.max_chars}; 1 <= min_chars <= max_chars."
@@ -118,19 +114,13 @@ class MineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     def __post_init__(self) -> None:
         if self.retriever in ("dense", "fused") and not self.model:
-            raise ValueError(
-                f'retriever is "{self.retriever}", which needs a model; set model to a folder or a name.'
-            )
+            raise ValueError(f'retriever is "{self.retriever}", which needs a model; set model to a folder or a name.')
         if self.retriever in ("bm25", "bm25q") and self.model:
-            raise ValueError(
-                f'model is set, but retriever "{self.retriever}" uses none; choose "dense" or "fused".'
-            )
+            raise ValueError(f'model is set, but retriever "{self.retriever}" uses none; choose "dense" or "fused".')
         if self.top_k < 1:
             raise ValueError(f"top_k is {self.top_k}; it must be at least 1.")
         if not 0 < self.near_copy <= 0.8:
-            raise ValueError(
-                f"near_copy is {self.near_copy}; it must be above 0 and at most 0.8, which is the rule."
-            )
+            raise ValueError(f"near_copy is {self.near_copy}; it must be above 0 and at most 0.8, which is the rule.")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens is {self.max_tokens}; it must be at least 1.")
 

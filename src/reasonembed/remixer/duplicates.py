@@ -70,10 +70,7 @@ def find_near_copies(
         for place in chain(equal, near):
             found[place].add(document.doc_id)
     return NearCopies(
-        {
-            source.doc_id: tuple(sorted(ids - {source.doc_id}))
-            for source, ids in zip(sources, found, strict=True)
-        }
+        {source.doc_id: tuple(sorted(ids - {source.doc_id})) for source, ids in zip(sources, found, strict=True)}
     )
 
 

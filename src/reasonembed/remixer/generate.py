@@ -70,9 +70,7 @@ def generate_queries(
 def sample_conditions(doc_id: str, config: GenerateConfig, *, seed: int) -> Conditions:
     """The length and education asked for with one document: a function of the seed and its id alone."""
     draw = random.Random(row_seed(seed, STAGE, doc_id))
-    return Conditions(
-        conditioned=True, length=_draw(draw, config.lengths), education=_draw(draw, config.education)
-    )
+    return Conditions(conditioned=True, length=_draw(draw, config.lengths), education=_draw(draw, config.education))
 
 
 def clean_query(text: str) -> str:
@@ -135,9 +133,7 @@ def _request(document: Document, domain: Domain, config: GenerateConfig, seed: i
     )
 
 
-def _row(
-    source_id: str, reply: Reply, conditions: Conditions, config: GenerateConfig
-) -> GeneratedQuery | Dropped:
+def _row(source_id: str, reply: Reply, conditions: Conditions, config: GenerateConfig) -> GeneratedQuery | Dropped:
     query_id = query_id_of(source_id)
     if reply.failure:
         return Dropped(query_id, f"reply_{reply.failure.kind}", reply.failure.detail)

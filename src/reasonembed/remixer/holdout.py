@@ -43,9 +43,7 @@ def choose_holdout(mined: Iterable[MinedQuery], share: float, *, seed: int) -> f
             break
         chosen += group
     if not chosen:
-        logger.warning(
-            "no holdout: all %d sources are copies of one another, or there is only one", len(copies)
-        )
+        logger.warning("no holdout: all %d sources are copies of one another, or there is only one", len(copies))
     return frozenset(chosen)
 
 

@@ -52,26 +52,18 @@ def mine_candidates(
             advance(len(batch))
 
 
-def keep_candidates(
-    ranking: Mapping[str, float], *, excluded: Collection[str], limit: int
-) -> tuple[Candidate, ...]:
+def keep_candidates(ranking: Mapping[str, float], *, excluded: Collection[str], limit: int) -> tuple[Candidate, ...]:
     """The best `limit` of a ranking (best first) without `excluded`: the query's source and its copies."""
     kept = (Candidate(doc_id, score) for doc_id, score in ranking.items() if doc_id not in excluded)
     return tuple(itertools.islice(kept, limit))
 
 
-def _row(
-    query: GeneratedQuery, run: Run, copy_ids: tuple[str, ...], config: MineConfig
-) -> MinedQuery | Dropped:
+def _row(query: GeneratedQuery, run: Run, copy_ids: tuple[str, ...], config: MineConfig) -> MinedQuery | Dropped:
     ranking = run.get(query.query_id, {})
     candidates = keep_candidates(ranking, excluded={query.source_id, *copy_ids}, limit=config.top_k)
     if not candidates:
-        return Dropped(
-            query.query_id, "no_candidates", "the retriever found nothing but the source and its copies"
-        )
-    return MinedQuery(
-        query_id=query.query_id, source_id=query.source_id, copy_ids=copy_ids, candidates=candidates
-    )
+        return Dropped(query.query_id, "no_candidates", "the retriever found nothing but the source and its copies")
+    return MinedQuery(query_id=query.query_id, source_id=query.source_id, copy_ids=copy_ids, candidates=candidates)
 
 
 def _counted(corpus: Corpus, advance: Callable[[int], None]) -> Iterator[Document]:

@@ -110,9 +110,7 @@ def synthesize(
             results.append(run_stage(STAGES[name](job)))
             if name == stop_after:
                 break
-    return SynthesisReport(
-        domain=domain.name, folder=workspace.domain_folder(domain.name), stages=tuple(results)
-    )
+    return SynthesisReport(domain=domain.name, folder=workspace.domain_folder(domain.name), stages=tuple(results))
 
 
 def restart(workspace: Workspace, domain: str, stage: str) -> None:

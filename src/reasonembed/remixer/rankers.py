@@ -98,9 +98,7 @@ class Rankers:
 
         name = (config.model, config.max_tokens, config.dtype)
         if name not in self._encoders:
-            self._encoders[name] = Encoder.load(
-                config.model, max_tokens=config.max_tokens, dtype=config.dtype
-            )
+            self._encoders[name] = Encoder.load(config.model, max_tokens=config.max_tokens, dtype=config.dtype)
         return self._encoders[name]
 
     def _document_vectors(self, corpus: Corpus, config: MineConfig) -> NDArray[np.float32]:
@@ -112,13 +110,9 @@ class Rankers:
         try:
             vectors_ND = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
-            raise DamageError(
-                f"{path} is damaged ({error}). Delete it: it will be computed again."
-            ) from error
+            raise DamageError(f"{path} is damaged ({error}). Delete it: it will be computed again.") from error
         if vectors_ND.shape[:1] != (len(corpus),):
-            raise DamageError(
-                f"{path} does not hold {len(corpus)} vectors. Delete it: it will be computed again."
-            )
+            raise DamageError(f"{path} does not hold {len(corpus)} vectors. Delete it: it will be computed again.")
         return vectors_ND
 
     def _encode_documents(self, corpus: Corpus, config: MineConfig, path: Path) -> None:

@@ -95,9 +95,7 @@ def read_sources(path: Path) -> tuple[str, ...]:
             try:
                 ids.append(line.decode("utf-8"))
             except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}, line {number}: not valid UTF-8. Save the file as UTF-8."
-                ) from error
+                raise InputError(f"{path}, line {number}: not valid UTF-8. Save the file as UTF-8.") from error
     if not ids:
         raise InputError(f"{path} names no source. Put one document id on each line.")
     return tuple(dict.fromkeys(ids))
@@ -135,9 +133,7 @@ def _refuse_unread(document: Document, config: SelectConfig, barred: Collection[
     """What needs no model to be refused."""
     length = len(document.content)
     if length < config.min_chars:
-        return Dropped(
-            document.doc_id, "too_short", f"{length} characters, at least {config.min_chars} wanted"
-        )
+        return Dropped(document.doc_id, "too_short", f"{length} characters, at least {config.min_chars} wanted")
     if length > config.max_chars:
         return Dropped(document.doc_id, "too_long", f"{length} characters, at most {config.max_chars} wanted")
     if document.doc_id in barred:
@@ -202,9 +198,7 @@ def _domain_check(domain: Domain, config: SelectConfig, seed: int, door: Door | 
             label=f"{domain.name} {STAGE}",
             total=len(documents),
         )
-        refusals = (
-            _refuse(document.doc_id, reply) for document, (_, reply) in zip(documents, replies, strict=True)
-        )
+        refusals = (_refuse(document.doc_id, reply) for document, (_, reply) in zip(documents, replies, strict=True))
         return {refused.row_id: refused for refused in refusals if refused}
 
     return check

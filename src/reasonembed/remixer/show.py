@@ -74,9 +74,7 @@ def _read_corpus(selected: Manifest) -> Corpus:
     try:
         return read_corpus(origin)
     except InputError as error:
-        raise InputError(
-            f"the texts stand in the corpus, which cannot be read: {error} Or name the corpus."
-        ) from error
+        raise InputError(f"the texts stand in the corpus, which cannot be read: {error} Or name the corpus.") from error
 
 
 def _by_query(labels: Iterable[Label]) -> Iterator[tuple[str, dict[str, str]]]:

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from reasonembed.analyze.overlap import pooled, query_overlaps
+from reasonembed.beir import read_beir
 from reasonembed.config import load_toml, override
 from reasonembed.encoder.backbones import minilm_folder
-from reasonembed.evaluate.benchmarks import load_collections
 from reasonembed.evaluate.report import ReportData, machine_facts, stage_row
 from reasonembed.manifest import Manifest, read_rows
 from reasonembed.pocket import POCKET_DOMAINS, pocket_folder
@@ -21,7 +21,7 @@ from reasonembed.records import Label
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample, from_examples
 from reasonembed.remixer import annotate, select
-from reasonembed.remixer.config import MineConfig, SelectConfig, SynthesisConfig
+from reasonembed.remixer.config import SelectConfig, SynthesisConfig
 from reasonembed.remixer.pipeline import SynthesisReport
 from reasonembed.remixer.source_positive import source_positive_examples
 from reasonembed.workflow.judging import RESULTS_FILE, Judgment, bm25, dense, judge, write_judgment
@@ -80,7 +80,7 @@ def run_demo(folder: Path | str = Path("runs/demo"), *, full: bool = False, rest
     workspace = Workspace(folder)
     base = minilm_folder()
     with workspace.lock():
-        reports = [synthesize_pocket(workspace, domain, base) for domain in POCKET_DOMAINS]
+        reports = [synthesize_pocket(workspace, domain) for domain in POCKET_DOMAINS]
         trainings = planned_trainings(full=full)
         data = {trivial: training_examples(workspace, trivial=trivial) for trivial in {t.trivial for t in trainings}}
         for training in trainings:
@@ -92,16 +92,13 @@ def run_demo(folder: Path | str = Path("runs/demo"), *, full: bool = False, rest
     return DemoResult(judgment, folder, seconds)
 
 
-def synthesize_pocket(workspace: Workspace, domain: str, base: Path) -> SynthesisReport:
+def synthesize_pocket(workspace: Workspace, domain: str) -> SynthesisReport:
     """ReMixer on one pocket domain with its recorded replies, from the 27 sources that they were recorded for.
 
     The rule that benchmark documents are never sources is lifted: a third of the pocket's are (its card).
     """
     folder = pocket_folder(domain)
-    config = SynthesisConfig(
-        select=SelectConfig(allow_benchmark_sources=True),
-        mine=MineConfig(retriever="fused", model=str(base), instruction=False),
-    )
+    config = SynthesisConfig(select=SelectConfig(allow_benchmark_sources=True))
     return synthesize(
         folder,
         domain=domain,
@@ -162,7 +159,8 @@ def judge_pocket(folder: Path, base: Path, trainings: Sequence[Training]) -> Jud
         makers: list[Callable[[], Any]] = systems.setdefault(training.system, [])
         described = f"{_BASE_NAME} trained ({training.folder_name})"
         makers.append(dense(path, name=training.folder_name, model_name=described, instructions=""))
-    return judge(systems, load_collections("pocket"), base="base", benchmark="pocket collection, test queries")
+    collections = {domain: read_beir(pocket_folder(domain)) for domain in POCKET_DOMAINS}
+    return judge(systems, collections, base="base", benchmark="pocket collection, test queries")
 
 
 def demo_report(

@@ -1,0 +1,63 @@
+"""The end of a training: the model folder with its card, manifest and log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from reasonembed.domains import load_domain
+from reasonembed.encoder.card import CardFacts, model_card
+from reasonembed.encoder.model import Encoder
+from reasonembed.encoder.prompts import query_prompt
+from reasonembed.encoder.save import save_encoder
+from reasonembed.redapter.config import TrainConfig
+from reasonembed.redapter.data import TrainingExample
+from reasonembed.redapter.log import Totals
+from reasonembed.redapter.receipt import MANIFEST_FILE, Receipt, make_manifest
+
+LOG_FILE = "train_log.jsonl"
+
+
+class TrainResult(msgspec.Struct, frozen=True):
+    """A finished training."""
+
+    model_folder: Path
+    log_path: Path
+    totals: Totals  # steps, seconds, real tokens/s, padding share, texts truncated
+
+
+def save_result(
+    encoder: Encoder,
+    out: Path,
+    examples: Sequence[TrainingExample],
+    config: TrainConfig,
+    receipt: Receipt,
+    totals: Totals,
+    log_path: Path,
+) -> TrainResult:
+    """Write the trained model to `out`, with its card, manifest and log, whole or not at all."""
+    manifest = make_manifest(receipt, examples, config, totals)
+    prompts = model_prompts(examples, config)
+    facts = CardFacts(
+        base=receipt.base,
+        loss=config.loss,
+        examples=len(examples),
+        domains=manifest.domains,
+        steps=totals.steps,
+        dimension=encoder.dimension,
+        prompts=prompts,
+    )
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n"
+    extra = {LOG_FILE: log_path.read_text(encoding="utf-8"), MANIFEST_FILE: text}
+    save_encoder(encoder, out, prompts=prompts, card=model_card(facts), extra=extra)
+    return TrainResult(out, out / LOG_FILE, totals)
+
+
+def model_prompts(examples: Sequence[TrainingExample], config: TrainConfig) -> dict[str, str]:
+    """The prompts that the trained model is to be used with: `query`, `document`, and one per domain."""
+    instructions = {example.domain: example.instruction if config.instruction else "" for example in examples}
+    general = load_domain("general").instruction if config.instruction else ""
+    by_domain = {name: query_prompt(instructions[name]) for name in sorted(instructions)}
+    return {"query": query_prompt(general), "document": ""} | by_domain
