@@ -57,6 +57,15 @@ def test_a_dry_run_prints_the_calls_and_writes_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_trial_that_is_extended_pays_only_for_what_is_new(tmp_path: Path) -> None:
+    trial = ["synthesize", BIOLOGY, "-w", "w", "-m", "scripted", "--stop-after", "generate"]
+    assert reasonembed(*trial, "--limit", "3", cwd=tmp_path).returncode == 0
+    refused = reasonembed(*trial, "--limit", "6", cwd=tmp_path)
+    assert refused.returncode == 2 and "limit was 3 and is 6 now" in refused.stderr
+    extended = reasonembed(*trial, "--limit", "6", "--restart-from", "select", cwd=tmp_path)
+    assert re.search(r"generate +6 rows of 6, 3 calls, 3 answers from the journal", extended.stdout)
+
+
 def test_show_prints_query_source_positives_and_negatives_with_reasons(workspace: Path) -> None:
     done = reasonembed("show", workspace, "--limit", "1", "--json", cwd=workspace.parent)
     shown = json.loads(done.stdout)
