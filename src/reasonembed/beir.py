@@ -26,7 +26,7 @@ class Collection(msgspec.Struct, frozen=True):
     `queries` are those of one split, each with at least one line in `qrels`. `excluded` names the documents
     that are removed from a query's ranking before the cut. `flags` holds the true values of further boolean
     fields of `queries.jsonl`, e.g. `flags["unseen"]`: the ids of the queries whose idea no training query
-    touches.
+    touches. `rewrites` holds other wordings to search with: name -> query_id -> text; BRIGHT's `gpt4_reason` is one.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Collection(msgspec.Struct, frozen=True):
     qrels: Qrels
     excluded: dict[str, frozenset[str]] = {}
     flags: dict[str, frozenset[str]] = {}
+    rewrites: dict[str, dict[str, str]] = {}
 
     @property
     def sha256(self) -> str:

@@ -148,3 +148,14 @@ def test_systems_judged_on_other_queries_are_not_compared(collections: dict[str,
         results_table({"base": [whole, part]})
     with pytest.raises(ValueError, match="'base' is not among the systems: part"):
         results_table({"part": part})
+
+
+def test_a_rewrite_is_searched_with_under_its_name_and_must_cover_every_query(
+    collections: dict[str, Collection],
+) -> None:
+    first = msgspec.structs.replace(collections["first"], rewrites={"gpt4_reason": {"q1": "tree", "q2": "river"}})
+    judged = evaluate(Bm25System(), {"first": first}, queries="gpt4_reason", k=10)
+    assert judged.runs["first"]["q2"].keys() == {"d"} and judged.protocol.queries == "gpt4_reason"
+    partial = msgspec.structs.replace(first, rewrites={"gpt4_reason": {"q1": "tree", "q2": " "}})
+    with pytest.raises(InputError, match="lack 1 of 2 queries, the first is 'q2'"):
+        evaluate(Bm25System(), {"first": partial}, queries="gpt4_reason", k=10)

@@ -62,7 +62,7 @@ def evaluate(
         collections,
         base=(base or next(iter(systems))) if len(systems) > 1 else None,
         measures=measure or MEASURES,
-        queries=queries,  # type: ignore[arg-type]
+        queries=queries,
         benchmark=", ".join(benchmark),
     )
     typer.echo("\n".join(evaluation_lines(judgment)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,7 +26,8 @@ from reasonembed.search.systems import Bm25System, DenseSystem, Encoder, FusedSy
 
 logger = logging.getLogger(__name__)
 
-Queries = Literal["original", "reasoning"]
+WORDINGS = ("original", "reasoning")
+"""What every collection may have; others are names in its `rewrites`."""
 Scores = dict[tuple[str, str], float]
 """(domain, query_id) -> score"""
 
@@ -48,14 +49,15 @@ def evaluate(
     *,
     measures: Sequence[str] = MEASURES,
     k: int = 100,
-    queries: Queries = "original",
+    queries: str = "original",
     seed: int = 0,
     benchmark: str = "",
 ) -> Evaluation:
     """Rank the queries of each collection (domain -> collection) with `system` and score the rankings.
 
     Corpora of equal content are indexed once. `k`: documents kept for each query, after exclusions.
-    `queries`: "reasoning" puts each query's `reasoning_query` in its place. `benchmark`: its name in the
+    `queries`: "reasoning" puts each query's `reasoning_query` in its place, another word that of the collections'
+    `rewrites`. `benchmark`: its name in the
     protocol; the names of the domains if empty. `seed`: of the confidence intervals.
     Raises ConfigError for unknown measures or a `k` that they look beyond, InputError if a query
     lacks its reasoning query.
@@ -84,11 +86,12 @@ def evaluate(
     )
 
 
-def _check(collections: Mapping[str, Collection], measures: Sequence[str], k: int, queries: Queries) -> None:
+def _check(collections: Mapping[str, Collection], measures: Sequence[str], k: int, queries: str) -> None:
     if not collections:
         raise InputError("there is nothing to evaluate on: give at least one collection.")
-    if queries not in get_args(Queries):
-        raise ConfigError(f'queries is "{queries}"; it must be one of {", ".join(get_args(Queries))}.')
+    for collection in collections.values():
+        if queries not in (known := (*WORDINGS, *collection.rewrites)):
+            raise ConfigError(f'queries is "{queries}"; {collection.name} has {", ".join(known)}.')
     for measure in measures:
         if cutoff(measure) > k:
             raise ConfigError(f"{measure} looks at more documents than are kept (k is {k}). Raise k.")
@@ -96,7 +99,7 @@ def _check(collections: Mapping[str, Collection], measures: Sequence[str], k: in
         raise ConfigError("there is nothing to measure: give at least one measure, e.g. nDCG@10.")
 
 
-def _rank(system: System, collections: Mapping[str, Collection], k: int, queries: Queries) -> Iterator[tuple[str, Run]]:
+def _rank(system: System, collections: Mapping[str, Collection], k: int, queries: str) -> Iterator[tuple[str, Run]]:
     """Domain and ranking; domains with the same corpus follow each other, so that one index is held."""
     index: Index | None = None
     indexed = ""
@@ -115,10 +118,12 @@ def _rank(system: System, collections: Mapping[str, Collection], k: int, queries
         yield domain, index.search(texts, domain=domain, k=k, excluded=collection.excluded)
 
 
-def query_texts(collection: Collection, queries: Queries = "original") -> dict[str, str]:
-    """query_id -> the text that is searched with. Raises InputError if a reasoning query is missing."""
+def query_texts(collection: Collection, queries: str = "original") -> dict[str, str]:
+    """query_id -> the text that is searched with. Raises InputError if the wording asked for is missing for a query."""
     if queries == "original":
         return {query_id: query.text for query_id, query in collection.queries.items()}
+    if queries != "reasoning":
+        return _rewritten(collection, queries)
     for query_id, query in collection.queries.items():
         if not query.reasoning_query:
             raise InputError(
@@ -128,6 +133,16 @@ def query_texts(collection: Collection, queries: Queries = "original") -> dict[s
     return {query_id: query.reasoning_query for query_id, query in collection.queries.items()}
 
 
+def _rewritten(collection: Collection, name: str) -> dict[str, str]:
+    rewrites = collection.rewrites[name]
+    if missing := [query_id for query_id in collection.queries if not rewrites.get(query_id, "").strip()]:
+        raise InputError(
+            f"{collection.name}: the rewrites {shown(name)} lack {len(missing)} of {len(collection.queries)} queries, "
+            f"the first is {shown(missing[0])}. Add them or evaluate with the original queries."
+        )
+    return {query_id: rewrites[query_id] for query_id in collection.queries}
+
+
 def _protocol(
     system: System,
     collections: Mapping[str, Collection],
@@ -135,7 +150,7 @@ def _protocol(
     benchmark: str,
     measures: Sequence[str],
     k: int,
-    queries: Queries,
+    queries: str,
     seed: int,
 ) -> Protocol:
     settings = {domain: system.setting(domain) for domain in collections}
@@ -218,12 +233,12 @@ def _against(scores: Scores, base: Scores, name: str, seed: int) -> dict[str, fl
 
 
 __all__ = [
+    "WORDINGS",
     "Bm25System",
     "DenseSystem",
     "Encoder",
     "Evaluation",
     "FusedSystem",
-    "Queries",
     "Scores",
     "System",
     "domain_means",

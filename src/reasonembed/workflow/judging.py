@@ -14,7 +14,7 @@ from reasonembed.errors import InputError
 from reasonembed.evaluate.benchmarks import load_collections
 from reasonembed.evaluate.metrics import MEASURES
 from reasonembed.evaluate.report import ReportData, machine_facts, write_report
-from reasonembed.evaluate.run import Evaluation, Queries, evaluate, results_table
+from reasonembed.evaluate.run import Evaluation, evaluate, results_table
 from reasonembed.files import write_json
 from reasonembed.search.systems import Bm25System, DenseSystem, RunSystem, System
 from reasonembed.trec import read_trec_run, write_trec_run
@@ -45,7 +45,7 @@ def judge(
     base: str | None = None,
     measures: Sequence[str] = MEASURES,
     k: int = 100,
-    queries: Queries = "original",
+    queries: str = "original",
     benchmark: str = "",
     seed: int = 0,
 ) -> Judgment:
