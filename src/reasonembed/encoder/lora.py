@@ -55,6 +55,13 @@ def add_lora(model: Any, settings: LoraSettings) -> Any:
     return get_peft_model(model, config).eval()
 
 
+def layer_stack(model: Any) -> Any:
+    """The model's layers, a `torch.nn.ModuleList`."""
+    from torch import nn
+
+    return max((module for module in model.modules() if isinstance(module, nn.ModuleList)), key=len)
+
+
 def train_last_layers(model: Any, count: int | None) -> None:
     """Freeze all but the last `count` layers (None: nothing), and always what no embedding passes through.
 
@@ -62,8 +69,7 @@ def train_last_layers(model: Any, count: int | None) -> None:
     """
     from torch import nn
 
-    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    layers = max(stacks, key=len)
+    layers = layer_stack(model)
     if count is not None:
         if count > len(layers):
             raise InputError(f"train_layers is {count}; {type(model).__name__} has {len(layers)} layers.")

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from reasonembed.encoder.folder import find_model, read_model_folder
+from reasonembed.encoder.frozen import FrozenLayers, FrozenStates
 from reasonembed.encoder.golden import check_golden
 from reasonembed.encoder.loading import is_causal, load_tokenizer, load_transformer
+from reasonembed.encoder.lora import layer_stack
 from reasonembed.encoder.microbatch import plan
 from reasonembed.encoder.pooling import POOLINGS, Pooling
 from reasonembed.encoder.tokens import Side, TokenIds, Tokenized, Tokenizer, pad
@@ -38,8 +40,10 @@ class Encoder:
     Attributes: `name`, `max_tokens` (special tokens included), `position_limit` (None: no fixed one),
     `dtype`, `dimension`, `pooling`, `prompts` (name -> what precedes a text), `device`, `model`,
     `tokenizer`, `causal`. The model stays in evaluation mode, in training too: dropout would take the
-    fused attention kernel away.
+    fused attention kernel away. `frozen`, where set, keeps what the layers that do not train make of a text.
     """
+
+    frozen: FrozenLayers | None = None
 
     def __init__(
         self,
@@ -120,6 +124,15 @@ class Encoder:
         """As `tokenize`, with the number of texts that were cut."""
         return self.tokenizer(texts, max_tokens or self.max_tokens)
 
+    def keep_frozen(self, last_layers: int, states: FrozenStates | None = None) -> None:
+        """From now on, compute once a text what the layers below the last `last_layers` make of it; those must stay as
+        they are. A model that trains all its layers has nothing to keep.
+        """
+        layers = layer_stack(self.model)
+        first = len(layers) - last_layers
+        states = FrozenStates() if states is None else states
+        self.frozen = FrozenLayers(self.model, layers, first, states) if first > 0 else None
+
     def embed(self, ids: Sequence[TokenIds], *, padding_side: Side = "right") -> Tensor:
         """The vectors of one batch of tokenised texts, shape (B, D), L2-normalised; gradients flow.
 
@@ -135,7 +148,10 @@ class Encoder:
             inputs["attention_mask"] = mask_BT
         if padding_side == "left" and not _positions_from_ids(self.model):
             inputs["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
-        hidden_BTD = self.model(**inputs).last_hidden_state
+        if self.frozen is not None and padding_side == "right":
+            hidden_BTD = self.frozen(ids, inputs)
+        else:
+            hidden_BTD = self.model(**inputs).last_hidden_state
         pooled_BD = POOLINGS[self.pooling](hidden_BTD, mask_BT)
         wide = torch.promote_types(pooled_BD.dtype, torch.float32)
         return torch.nn.functional.normalize(pooled_BD.to(wide), dim=-1)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
+from reasonembed.encoder.frozen import FrozenStates
 from reasonembed.encoder.lora import add_lora, train_last_layers
 from reasonembed.encoder.model import Encoder
 from reasonembed.errors import InputError, ReasonEmbedError, shown
@@ -72,13 +73,15 @@ def train(
     *,
     resume: bool = True,
     keep_work: bool = False,
+    frozen: FrozenStates | None = None,
     progress: Callable[[StepRecord, int], None] | None = None,
 ) -> TrainResult:
     """Train `base` on `examples` and leave the model in `out_folder`.
 
     resume: go on from the last checkpoint of the same training, or return at once if it is finished; False
     discards both.  keep_work: leave checkpoints and log in `out_folder`.training afterwards.
-    progress: called after each step with its record and the number of steps in all.
+    frozen: what the frozen layers made of texts in an earlier training from the same base with the same
+    `train_layers`; it grows.  progress: called after each step with its record and the number of steps in all.
     Raises InputError for data that cannot be trained on, StageChanged if what stands there was made
     otherwise, TrainingStopped after SIGTERM or Ctrl-C, ReasonEmbedError if the loss is not finite.
     """
@@ -93,8 +96,9 @@ def train(
     elif manifest is not None:
         refuse_change(manifest.receipt, receipt, where=out)
         return TrainResult(out, out / LOG_FILE, manifest.totals)
-    training = _prepare(base, config, receipt, work)
+    training = _prepare(base, config, receipt, work, frozen)
     log = _run(training, examples, progress)
+    training.encoder.frozen = None  # from here on the model is a model like any other
     totals = total(log.records)
     if totals.truncated:
         logger.warning("%d texts were longer than the limit and were cut (counted at each use).", totals.truncated)
@@ -166,7 +170,9 @@ def train_step(training: Training, batch: Batch, *, step: int, learning_rate: fl
     )
 
 
-def _prepare(base: str | Path, config: TrainConfig, receipt: Receipt, work: Path) -> Training:
+def _prepare(
+    base: str | Path, config: TrainConfig, receipt: Receipt, work: Path, frozen: FrozenStates | None
+) -> Training:
     torch.manual_seed(config.seed)
     accelerator = Accelerator(mixed_precision="no")  # bf16 autocast is in the step, where both passes need it
     encoder = Encoder.load(base, device=str(accelerator.device))
@@ -176,6 +182,8 @@ def _prepare(base: str | Path, config: TrainConfig, receipt: Receipt, work: Path
         encoder.model = add_lora(encoder.model, config.lora)
     else:
         train_last_layers(encoder.model, config.train_layers)
+        if config.train_layers is not None:
+            encoder.keep_frozen(config.train_layers, frozen)
     encoder.model, optimizer = accelerator.prepare(encoder.model, make_optimizer(encoder.model, config))
     return Training(encoder, optimizer, accelerator, config, receipt, work)
 
