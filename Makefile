@@ -18,7 +18,7 @@ demo-full: $(VENV)/.ready-demo
 	$(VENV)/bin/reasonembed demo --full
 
 test: $(VENV)/.ready-dev
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadscope
 
 lint: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .

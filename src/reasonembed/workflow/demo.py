@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,11 +24,15 @@ from reasonembed.remixer import annotate, select
 from reasonembed.remixer.config import SelectConfig, SynthesisConfig
 from reasonembed.remixer.pipeline import SynthesisReport
 from reasonembed.remixer.source_positive import source_positive_examples
-from reasonembed.workflow.judging import RESULTS_FILE, Judgment, bm25, dense, judge, write_judgment
+from reasonembed.search.systems import DenseSystem, System
+from reasonembed.workflow.judging import RESULTS_FILE, Judgment, bm25, judge, write_judgment
 from reasonembed.workflow.synthesis import synthesize
 from reasonembed.workflow.training import read_log, training_progress
 from reasonembed.workflow.training_data import load_training_data, read_workspace
 from reasonembed.workspace import Workspace
+
+if TYPE_CHECKING:
+    from reasonembed.encoder.frozen import FrozenStates
 
 MODEL = "recorded:pocket"
 FULL_SEEDS = 3
@@ -83,9 +87,9 @@ def run_demo(folder: Path | str = Path("runs/demo"), *, full: bool = False, rest
         reports = [synthesize_pocket(workspace, domain) for domain in POCKET_DOMAINS]
         trainings = planned_trainings(full=full)
         data = {trivial: training_examples(workspace, trivial=trivial) for trivial in {t.trivial for t in trainings}}
-        for training in trainings:
-            train_one(training, data[training.trivial], base, folder, restart=restart)
-        judgment = judge_pocket(folder, base, trainings)
+        frozen = shared_states()
+        train_all(trainings, data, base, folder, frozen=frozen, restart=restart)
+        judgment = judge_pocket(folder, base, trainings, frozen=frozen)
         seconds = time.monotonic() - started
         report = demo_report(workspace, reports, judgment, trainings, seconds=seconds)
         write_judgment(folder, judgment, report)
@@ -136,31 +140,74 @@ def training_examples(workspace: Workspace, *, trivial: bool) -> Sequence[Traini
     return examples
 
 
-def train_one(
-    training: Training, examples: Sequence[TrainingExample], base: Path, folder: Path, *, restart: bool
+def shared_states() -> FrozenStates:
+    """What the frozen layers make of the texts: all models have these layers in common, so it is computed once."""
+    from reasonembed.encoder.frozen import FrozenStates
+
+    return FrozenStates()
+
+
+def train_all(
+    trainings: Sequence[Training],
+    data: Mapping[bool, Sequence[TrainingExample]],
+    base: Path,
+    folder: Path,
+    *,
+    frozen: FrozenStates,
+    restart: bool,
 ) -> None:
-    """Train one model into `models/`, or find it there."""
+    """Train each model into `models/`, or find it there."""
     from reasonembed.redapter.train import train
 
-    out = folder / "models" / training.folder_name
-    with training_progress(f"train {training.folder_name}") as seen:
-        train(examples, base, out, training.config, resume=not restart, progress=seen)
+    for training in trainings:
+        name = training.folder_name
+        with training_progress(f"train {name}") as seen:
+            train(
+                data[training.trivial],
+                base,
+                folder / "models" / name,
+                training.config,
+                resume=not restart,
+                frozen=frozen,
+                progress=seen,
+            )
 
 
-def judge_pocket(folder: Path, base: Path, trainings: Sequence[Training]) -> Judgment:
+def judge_pocket(
+    folder: Path, base: Path, trainings: Sequence[Training], *, frozen: FrozenStates | None = None
+) -> Judgment:
     """All systems on the 84 test queries; dense ones bare, as MiniLM was trained."""
+    layers = trainings[0].config.train_layers if frozen is not None else None
+
+    def system(path: Path, name: str, model_name: str) -> Callable[[], System]:
+        return lambda: dense_sharing(path, name=name, model_name=model_name, last_layers=layers, frozen=frozen)
+
     systems: dict[str, Any] = {
         "bm25": bm25("bag"),
         "bm25q": bm25("query"),
-        "base": dense(base, name="base", model_name=_BASE_NAME, instructions=""),
+        "base": system(base, "base", _BASE_NAME),
     }
     for training in trainings:
-        path = folder / "models" / training.folder_name
+        name = training.folder_name
         makers: list[Callable[[], Any]] = systems.setdefault(training.system, [])
-        described = f"{_BASE_NAME} trained ({training.folder_name})"
-        makers.append(dense(path, name=training.folder_name, model_name=described, instructions=""))
+        makers.append(system(folder / "models" / name, name, f"{_BASE_NAME} trained ({name})"))
     collections = {domain: read_beir(pocket_folder(domain)) for domain in POCKET_DOMAINS}
     return judge(systems, collections, base="base", benchmark="pocket collection, test queries")
+
+
+def dense_sharing(
+    path: Path, *, name: str, model_name: str, last_layers: int | None, frozen: FrozenStates | None
+) -> System:
+    """A dense system without instruction, whose layers below the last `last_layers` are those of the others too.
+
+    Raises ValueError if they are not.
+    """
+    from reasonembed.encoder.model import Encoder
+
+    encoder = Encoder.load(path)
+    if last_layers is not None:
+        encoder.keep_frozen(last_layers, frozen)
+    return DenseSystem(encoder, name=name, model_name=model_name, instructions="")
 
 
 def demo_report(
