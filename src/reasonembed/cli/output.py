@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING
 from reasonembed.errors import ConfigError, MissingExtra, nearest
 
 if TYPE_CHECKING:
+    from reasonembed.evaluate.reproduction import Recipe
     from reasonembed.evaluate.scoring import FileScores
     from reasonembed.remixer.pipeline import StagePlan, SynthesisReport
     from reasonembed.remixer.show import ShownDocument, ShownExample
     from reasonembed.search.systems import System
     from reasonembed.workflow.judging import Judgment
+    from reasonembed.workflow.reproduction import Reproduction
     from reasonembed.workflow.training import DomainPlan, TrainingReport
     from reasonembed.workspace import Workspace
 
@@ -195,6 +198,24 @@ def score_lines(scores: FileScores, *, per_query: bool) -> Iterator[str]:
     yield text_table({f"{scores.n_queries} queries": mean})
     if scores.n_without_results:
         yield f"{scores.n_without_results} queries without results score 0"
+
+
+def recipe_lines(recipe: Recipe) -> Iterator[str]:
+    """What a recipe judges and expects."""
+    yield f"{recipe.title}, {recipe.measure}; expected: {recipe.source}"
+    yield f"within {recipe.tolerance.ok:g} points OK, within {recipe.tolerance.close:g} close"
+    yield f"command: {shlex.join(recipe.command())}"
+    if recipe.note:
+        yield recipe.note
+
+
+def reproduction_lines(found: Reproduction) -> Iterator[str]:
+    """Ours against what was expected, in points, and the protocol."""
+    yield f"\n{'domain':<22} {'ours':>6} {'expected':>9} {'difference':>11}"
+    for line in found.comparisons:
+        yield f"{line.domain:<22} {line.ours:>6.2f} {line.expected:>9.2f} {line.difference:>+11.2f}  {line.verdict}"
+    yield ""
+    yield from found.judgment.protocols[found.recipe.name].splitlines()
 
 
 def example_lines(example: ShownExample, domain: str, *, negatives: int) -> Iterator[str]:
