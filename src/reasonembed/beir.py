@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Collection(msgspec.Struct, frozen=True):
     that are removed from a query's ranking before the cut. `flags` holds the true values of further boolean
     fields of `queries.jsonl`, e.g. `flags["unseen"]`: the ids of the queries whose idea no training query
     touches. `rewrites` holds other wordings to search with: name -> query_id -> text; BRIGHT's `gpt4_reason` is one.
+    `origin` says where a benchmark's files come from, with their commit; empty for folders.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Collection(msgspec.Struct, frozen=True):
     excluded: dict[str, frozenset[str]] = {}
     flags: dict[str, frozenset[str]] = {}
     rewrites: dict[str, dict[str, str]] = {}
+    origin: str = ""
 
     @property
     def sha256(self) -> str:
@@ -80,7 +82,7 @@ def read_beir(folder: Path | str, split: str = "test") -> Collection:
     corpus = read_corpus(_jsonl(folder, "corpus"))
     queries, flags = _read_queries(_jsonl(folder, "queries"))
     qrels_path = _qrels_path(folder, split)
-    qrels = _read_qrels(qrels_path, queries, corpus)
+    qrels = read_tsv_qrels(qrels_path, lambda line, q, d: _check_known(qrels_path, line, q, d, queries, corpus))
     if not any(grade > 0 for grades in qrels.values() for grade in grades.values()):
         raise InputError(
             f"{qrels_path}: no query has a relevant document (a score above 0), so nothing can be measured."
@@ -171,10 +173,16 @@ def _read_tsv(path: Path, header: tuple[str, ...]) -> Iterator[tuple[int, list[s
         raise InputError(f"{path} is empty. It must begin with the header {expected}.")
 
 
-def _read_qrels(path: Path, queries: Mapping[str, Query], corpus: Corpus) -> Qrels:
+def read_tsv_qrels(path: Path, check: Callable[[int, str, str], None] | None = None) -> Qrels:
+    """The qrels in a tab separated file with BEIR's header; `check` is called with each line, query id and document id.
+
+    Raises InputError naming file and line for a missing header, another number of columns, a score that is no whole
+    number of 0 or more, or a pair that is judged twice.
+    """
     qrels: Qrels = {}
     for number, (query_id, doc_id, raw) in _read_tsv(path, QRELS_HEADER):
-        _check_known(path, number, query_id, doc_id, queries, corpus)
+        if check:
+            check(number, query_id, doc_id)
         if not (raw.isascii() and raw.isdigit()):
             raise InputError(
                 f"{path}, line {number}: the score is {shown(raw)}; it must be a whole number of 0 (not "

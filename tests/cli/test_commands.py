@@ -33,7 +33,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs/x"
 
 
-@pytest.mark.parametrize("command", ["synthesize", "train", "evaluate", "search", "show", "doctor", "demo"])
+@pytest.mark.parametrize(
+    "command", ["synthesize", "train", "evaluate", "score", "reproduce", "search", "show", "doctor", "demo"]
+)
 def test_every_command_explains_itself_with_an_example(command: str, tmp_path: Path) -> None:
     done = reasonembed(command, "--help", cwd=tmp_path)
     assert done.returncode == 0

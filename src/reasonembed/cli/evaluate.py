@@ -11,24 +11,44 @@ import typer
 def evaluate(
     benchmark: Annotated[
         list[str],
-        typer.Option("--benchmark", "-B", help="A BEIR folder, a folder of them, or pocket; may repeat."),
+        typer.Option(
+            "--benchmark",
+            "-B",
+            help="bright, bright-long, r2med (from the hub, or bright:FOLDER), a BEIR folder, a folder of them, or "
+            "pocket; may repeat.",
+        ),
     ],
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", help="A model folder or name, or minilm; may repeat.")
     ] = None,
     bm25: Annotated[bool, typer.Option("--bm25", help="Add bag-of-words BM25.")] = False,
     bm25q: Annotated[bool, typer.Option("--bm25q", help="Add query-side BM25, BRIGHT's baseline.")] = False,
-    run: Annotated[list[Path] | None, typer.Option(help="A TREC run file to score; may repeat.")] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(help="A TREC run, JSON search results, or a folder of either, one a domain; may repeat."),
+    ] = None,
     instruction: Annotated[
         str | None,
-        typer.Option(help="Before every query; 'none' for bare queries. Default: the prompts that the model declares."),
+        typer.Option(
+            help="Before every query; 'none' for bare queries, 'own' for the prompts that the model declares. Default: "
+            "the benchmark's, one a domain, where it has them (bright, bright-long, r2med), else 'own'."
+        ),
     ] = None,
-    queries: Annotated[str, typer.Option(help="original, or reasoning: each query's reasoning_query.")] = "original",
-    measure: Annotated[list[str] | None, typer.Option(help="e.g. nDCG@10, Recall@100; may repeat.")] = None,
+    queries: Annotated[
+        str, typer.Option(help="original, reasoning (each query's reasoning_query), or rewrites: gpt4_reason.")
+    ] = "original",
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(help="e.g. nDCG@10, Recall@100, MAP, MRR; may repeat. Default: the benchmark's own."),
+    ] = None,
+    domains: Annotated[str | None, typer.Option(help="Only these, separated by commas: biology,pony.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Of the benchmark on the hub; default: the newest.")] = None,
     base: Annotated[str | None, typer.Option(help="The system to compare with; default: the first.")] = None,
     split: Annotated[str, typer.Option(help="Which qrels: qrels/SPLIT.tsv.")] = "test",
     language: Annotated[str, typer.Option(help="Of the BM25 analyser.")] = "en",
-    max_tokens: Annotated[int | None, typer.Option(help="Longest text; default: the model's own limit.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Longest text; default: the benchmark's limit, else the model's own.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16, float16.")] = "float32",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write results.json, TREC runs, report.html there.")
@@ -41,29 +61,32 @@ def evaluate(
     import time
 
     from reasonembed.cli.output import evaluation_lines, named_systems
-    from reasonembed.evaluate.metrics import MEASURES
-    from reasonembed.workflow.judging import collections_under, judge, plain_report, write_judgment
+    from reasonembed.evaluate.benchmarks import open_benchmark, together
+    from reasonembed.workflow.judging import judge, plain_report, write_judgment
 
     started = time.monotonic()
+    chosen = domains.split(",") if domains else None
+    judged_on = together([open_benchmark(word, split=split, domains=chosen, revision=revision) for word in benchmark])
     systems = named_systems(
         models=model or [],
         bm25=bm25,
         bm25q=bm25q,
         runs=run or [],
         instruction=instruction,
+        instructions=judged_on.instructions,
         language=language,
         max_tokens=max_tokens,
+        longest=judged_on.max_tokens,
         dtype=dtype,
         base=base,
     )
-    collections = collections_under(benchmark, split=split)
     judgment = judge(
         systems,
-        collections,
+        judged_on.load(),
         base=(base or next(iter(systems))) if len(systems) > 1 else None,
-        measures=measure or MEASURES,
+        measures=measure or judged_on.measures,
         queries=queries,
-        benchmark=", ".join(benchmark),
+        benchmark=judged_on.name,
     )
     typer.echo("\n".join(evaluation_lines(judgment)))
     if out:

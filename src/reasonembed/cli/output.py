@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasonembed.errors import ConfigError, MissingExtra, nearest
 
 if TYPE_CHECKING:
+    from reasonembed.evaluate.reproduction import Recipe
+    from reasonembed.evaluate.scoring import FileScores
     from reasonembed.remixer.pipeline import StagePlan, SynthesisReport
     from reasonembed.remixer.show import ShownDocument, ShownExample
     from reasonembed.search.systems import System
     from reasonembed.workflow.judging import Judgment
+    from reasonembed.workflow.reproduction import Reproduction
     from reasonembed.workflow.training import DomainPlan, TrainingReport
     from reasonembed.workspace import Workspace
 
@@ -45,16 +49,23 @@ def dense_system(
     model: str,
     *,
     instruction: str | None = None,
+    instructions: Mapping[str, str] | None = None,
     name: str | None = None,
     max_tokens: int | None = None,
+    longest: int | None = None,
     dtype: str = "float32",
 ) -> Callable[[], System]:
-    """Makes a dense system; an instruction of "none" means bare queries, None the model's own prompts."""
+    """Makes a dense system; an instruction of "none" means bare queries, "own" the model's own prompts.
+
+    None takes `instructions` (domain -> text), and where there are none the model's own prompts. `longest`: a limit in
+    tokens that is used where `max_tokens` gives none, as far as the model has positions.
+    """
     need_training()
     from reasonembed.workflow.judging import dense
 
-    instructions = "" if instruction == "none" else instruction
-    return dense(base_model(model), name=name, instructions=instructions, max_tokens=max_tokens, dtype=dtype)
+    words: dict[str | None, str | Mapping[str, str] | None] = {"none": "", "own": None, None: instructions or None}
+    before = words.get(instruction, instruction)
+    return dense(base_model(model), name=name, instructions=before, max_tokens=max_tokens, longest=longest, dtype=dtype)
 
 
 def named_systems(
@@ -64,8 +75,10 @@ def named_systems(
     bm25q: bool,
     runs: Sequence[Path],
     instruction: str | None,
+    instructions: Mapping[str, str] | None = None,
     language: str,
     max_tokens: int | None,
+    longest: int | None = None,
     dtype: str,
     base: str | None,
 ) -> dict[str, Callable[[], System]]:
@@ -82,7 +95,15 @@ def named_systems(
         _add(systems, path.stem, str(path), recorded_run(path))
     for model in models:
         label = Path(model).name or model
-        made = dense_system(model, instruction=instruction, name=label, max_tokens=max_tokens, dtype=dtype)
+        made = dense_system(
+            model,
+            instruction=instruction,
+            instructions=instructions,
+            name=label,
+            max_tokens=max_tokens,
+            longest=longest,
+            dtype=dtype,
+        )
         _add(systems, label, model, made)
     if not systems:
         raise ConfigError("nothing to evaluate: give --model, --run, --bm25 or --bm25q.")
@@ -163,6 +184,38 @@ def evaluation_lines(judgment: Judgment) -> Iterator[str]:
                 printed.add(line)
                 yield line
         yield f"{name}: {system.removeprefix('system: ')}"
+
+
+def score_lines(scores: FileScores, *, per_query: bool) -> Iterator[str]:
+    """The means with their intervals in points; with `per_query` first every query's score as a fraction."""
+    from reasonembed.evaluate.tables import text_table
+
+    if per_query:
+        for measure, values in scores.per_query.items():
+            yield from (f"{measure}\t{query_id}\t{value:.4f}" for query_id, value in values.items())
+        yield ""
+    mean = {measure: {"mean": cell.mean, "low": cell.low, "high": cell.high} for measure, cell in scores.mean.items()}
+    yield text_table({f"{scores.n_queries} queries": mean})
+    if scores.n_without_results:
+        yield f"{scores.n_without_results} queries without results score 0"
+
+
+def recipe_lines(recipe: Recipe) -> Iterator[str]:
+    """What a recipe judges and expects."""
+    yield f"{recipe.title}, {recipe.measure}; expected: {recipe.source}"
+    yield f"within {recipe.tolerance.ok:g} points OK, within {recipe.tolerance.close:g} close"
+    yield f"command: {shlex.join(recipe.command())}"
+    if recipe.note:
+        yield recipe.note
+
+
+def reproduction_lines(found: Reproduction) -> Iterator[str]:
+    """Ours against what was expected, in points, and the protocol."""
+    yield f"\n{'domain':<22} {'ours':>6} {'expected':>9} {'difference':>11}"
+    for line in found.comparisons:
+        yield f"{line.domain:<22} {line.ours:>6.2f} {line.expected:>9.2f} {line.difference:>+11.2f}  {line.verdict}"
+    yield ""
+    yield from found.judgment.protocols[found.recipe.name].splitlines()
 
 
 def example_lines(example: ShownExample, domain: str, *, negatives: int) -> Iterator[str]:

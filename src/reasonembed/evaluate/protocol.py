@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 
@@ -24,6 +26,7 @@ class Protocol(msgspec.Struct, frozen=True):
     confidence: float
     resamples: int
     seed: int
+    origins: tuple[str, ...] = ()  # where the benchmark's files come from, with their commits; empty for folders
 
     def __str__(self) -> str:
         """Three lines: the benchmark, the system, the figures."""
@@ -31,13 +34,18 @@ class Protocol(msgspec.Struct, frozen=True):
         precision = f", {self.dtype}" if self.dtype else ""
         exclusions = f"{self.n_excluded} pairs excluded before the cut" if self.n_excluded else "no exclusions"
         return (
-            f"benchmark: {self.benchmark} (revision {self.revision[:12]}), {self.n_queries} {self.queries} "
-            f"queries in {self.n_domains} {'domain' if self.n_domains == 1 else 'domains'}, {exclusions}\n"
+            f"benchmark: {self.benchmark} ({self._origins()}revision {self.revision[:12]}), "
+            f"{self.n_queries} {self.queries} queries "
+            f"in {self.n_domains} {'domain' if self.n_domains == 1 else 'domains'}, {exclusions}\n"
             f"system: {self.model}; search: {self.search}; {self._instruction()}; {limit}{precision}\n"
             f"figures: {', '.join(self.measures)} by trec_eval's definition over the best {self.depth}, "
             f"mean over domains; {self.confidence:.0%} bootstrap interval over queries, by domain, "
             f"{self.resamples} resamples, seed {self.seed}"
         )
+
+    def _origins(self) -> str:
+        """The origins with the first 12 digits of their commits."""
+        return "".join(f"{re.sub('(?<=@[0-9a-f]{12})[0-9a-f]{28}$', '', origin)}, " for origin in self.origins)
 
     def _instruction(self) -> str:
         different = set(self.instructions.values())

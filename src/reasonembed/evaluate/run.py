@@ -93,7 +93,7 @@ def _check(collections: Mapping[str, Collection], measures: Sequence[str], k: in
         if queries not in (known := (*WORDINGS, *collection.rewrites)):
             raise ConfigError(f'queries is "{queries}"; {collection.name} has {", ".join(known)}.')
     for measure in measures:
-        if cutoff(measure) > k:
+        if (cutoff(measure) or 0) > k:
             raise ConfigError(f"{measure} looks at more documents than are kept (k is {k}). Raise k.")
     if not measures:
         raise ConfigError("there is nothing to measure: give at least one measure, e.g. nDCG@10.")
@@ -172,6 +172,7 @@ def _protocol(
         confidence=CONFIDENCE,
         resamples=RESAMPLES,
         seed=seed,
+        origins=tuple(dict.fromkeys(c.origin for c in collections.values() if c.origin)),
     )
 
 

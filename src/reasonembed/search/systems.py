@@ -227,6 +227,7 @@ class RunRanker:
                 len(queries),
                 domain or "the collection",
             )
+        self._report_unknown(queries, domain or "the collection")
         found: Run = {}
         for query_id in queries:
             scores = self._run.get(query_id, {})
@@ -234,6 +235,17 @@ class RunRanker:
             values = np.fromiter(scores.values(), dtype=np.float64, count=len(scores))
             found[query_id] = top_k(values, list(scores), k=k, excluded=apart)
         return found
+
+    def _report_unknown(self, queries: Mapping[str, str], domain: str) -> None:
+        if unknown := len(self._run.keys() - queries.keys()):
+            logger.info("%d queries of the run are not among those of %s; they are passed over.", unknown, domain)
+        affected = sum(not self._unknown.isdisjoint(scores) for q, scores in self._run.items() if q in queries)
+        if affected:
+            logger.warning(
+                "the run ranks documents that the corpus of %s lacks, for %d of its queries; they are passed over.",
+                domain,
+                affected,
+            )
 
 
 class FusedSystem:

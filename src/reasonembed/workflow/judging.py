@@ -11,13 +11,15 @@ import msgspec
 
 from reasonembed.beir import Collection
 from reasonembed.errors import InputError
-from reasonembed.evaluate.benchmarks import load_collections
+from reasonembed.evaluate.benchmarks import load_all, open_benchmark
 from reasonembed.evaluate.metrics import MEASURES
 from reasonembed.evaluate.report import ReportData, machine_facts, write_report
 from reasonembed.evaluate.run import Evaluation, evaluate, results_table
+from reasonembed.evaluate.run_files import open_run
+from reasonembed.evaluate.search_results import write_search_results
 from reasonembed.files import write_json
-from reasonembed.search.systems import Bm25System, DenseSystem, RunSystem, System
-from reasonembed.trec import read_trec_run, write_trec_run
+from reasonembed.search.systems import Bm25System, DenseSystem, System
+from reasonembed.trec import write_trec_run
 
 logger = logging.getLogger(__name__)
 
@@ -76,50 +78,62 @@ def dense(
     model_name: str | None = None,
     instructions: str | Mapping[str, str] | None = None,
     max_tokens: int | None = None,
+    longest: int | None = None,
     dtype: str = "float32",
 ) -> Callable[[], System]:
-    """Makes a system from a model folder or name; instructions None takes the prompts that the model declares."""
+    """Makes a system from a model folder or name; instructions None takes the prompts that the model declares.
+
+    longest: a benchmark's limit in tokens, used where `max_tokens` gives none, as far as the model has positions.
+    """
 
     def make() -> System:
         from reasonembed.encoder.model import Encoder
 
         encoder = Encoder.load(path, max_tokens=max_tokens, dtype=dtype)
-        if instructions is None:
-            if not encoder.prompts:
-                logger.warning(
-                    "%s declares no prompts: its queries are judged bare. If it was trained with an "
-                    "instruction, give it: another prompt is another protocol.",
-                    path,
-                )
-            return DenseSystem(encoder, name=name, model_name=model_name, own_prompts=True)
-        return DenseSystem(encoder, name=name, model_name=model_name, instructions=instructions)
+        if instructions is None and not encoder.prompts:
+            logger.warning(
+                "%s declares no prompts: its queries are judged bare. If it was trained with an "
+                "instruction, give it: another prompt is another protocol.",
+                path,
+            )
+        return DenseSystem(
+            encoder,
+            name=name,
+            model_name=model_name,
+            instructions=instructions or "",
+            own_prompts=instructions is None,
+            max_tokens=None if max_tokens or not longest else min(longest, encoder.position_limit or longest),
+        )
 
     return make
 
 
 def recorded_run(path: Path) -> Callable[[], System]:
-    """Makes a system from a TREC run file; needs no model."""
-    return lambda: RunSystem(read_trec_run(path), name=path.stem)
+    """Makes a system from a file or folder of rankings (see `open_run`); needs no model."""
+    return lambda: open_run(path)
 
 
 def collections_under(paths: Iterable[Path | str], *, split: str = "test") -> dict[str, Collection]:
-    """The collections of all `paths` (see `load_collections`). Raises InputError if two have one name."""
-    merged: dict[str, Collection] = {}
-    for path in paths:
-        for name, collection in load_collections(path, split=split).items():
-            if name in merged:
-                raise InputError(f'two collections are named "{name}"; rename the folder {path}, or judge them apart.')
-            merged[name] = collection
-    return merged
+    """The collections of all `paths` (see `open_benchmark`). Raises InputError if two have one name."""
+    return load_all([open_benchmark(path, split=split) for path in paths])
 
 
 def write_judgment(folder: Path, judgment: Judgment, report: ReportData) -> None:
-    """Write results.json, the rankings as TREC runs (`runs/SYSTEM/DOMAIN.trec`), and the HTML report last."""
+    """Write results.json, the rankings as TREC runs (`runs/SYSTEM/DOMAIN.trec`) and as JSON search results
+    (`search_results/SYSTEM/DOMAIN.json`), and the HTML report last."""
     write_json(folder / RESULTS_FILE, judgment.results)
     for name, seeds in judgment.evaluations.items():
         for number, evaluation in enumerate(seeds):
             label = name.replace("/", "_") + (f"-seed{number}" if len(seeds) > 1 else "")
             for domain, run in evaluation.runs.items():
+                write_search_results(
+                    folder / "search_results" / label / f"{domain}.json",
+                    run,
+                    model_name=name,
+                    dataset_name=domain,
+                    queries=evaluation.protocol.queries,
+                    eval_name=evaluation.protocol.benchmark,
+                )
                 try:
                     write_trec_run(folder / "runs" / label / f"{domain}.trec", run, tag=label)
                 except InputError as error:  # an id with white space cannot stand in a TREC file

@@ -1,0 +1,57 @@
+"""Judging from the command line on a published benchmark's files, with the real MiniLM."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from reasonembed.cli.main import app
+from reasonembed.evaluate.benchmarks import load_collections
+from reasonembed.workflow.judging import judge, recorded_run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rows = {
+        "documents": [{"id": "1", "content": "Actors run concurrently."}, {"id": "2", "content": "Rivers flood."}],
+        "examples": [{"id": "7", "query": "How do actors work?", "gold_ids": ["1"], "excluded_ids": ["N/A"]}],
+    }
+    for config, lines in rows.items():
+        path = tmp_path / "BRIGHT" / config / "pony.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("\n".join(map(json.dumps, lines)))
+    return tmp_path / "BRIGHT"
+
+
+def evaluate(*arguments: str | Path) -> str:
+    done = CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+    assert done.exit_code == 0, done.output + repr(done.exception)
+    return done.stdout
+
+
+def test_a_published_benchmark_brings_its_instructions_length_and_measure(folder: Path) -> None:
+    words = ["-B", f"bright:{folder}", "--domains", "pony", "--model", "minilm"]
+    printed = evaluate(*words)
+    assert "nDCG@10" in printed and "Recall@10" not in printed
+    assert 'instruction "Given a Pony question, retrieve relevant passages that help answer the question."' in printed
+    assert "at most 512 tokens" in printed  # of BRIGHT's 8,192, as many as the model has positions
+    assert "benchmark: bright (local files, revision " in printed
+    flags = evaluate(*words, "--instruction", "none", "--max-tokens", "64", "--measure", "MRR", "--measure", "MAP")
+    assert "no instruction; at most 64 tokens" in flags and "figures: MRR, MAP by trec_eval" in flags
+
+
+def test_what_is_written_can_be_judged_again_from_its_search_results(folder: Path, tmp_path: Path) -> None:
+    evaluate("-B", f"bright/pony:{folder}", "--bm25q", "--out", tmp_path / "one")
+    written = tmp_path / "one/search_results/bm25q/pony.json"
+    released = json.loads(written.read_text())
+    assert (released["dataset_name"], released["split"]) == ("pony", "examples")
+    assert list(released["search_results"]) == ["examples-7"]
+    expected = json.loads((tmp_path / "one/results.json").read_text())["bm25q"]["nDCG@10"]["per_domain"]
+    for run in (written, written.parent, tmp_path / "one/runs/bm25q", tmp_path / "one/runs/bm25q/pony.trec"):
+        again = judge({"again": recorded_run(run)}, load_collections(f"bright/pony:{folder}"))
+        assert again.results["again"]["nDCG@10"]["per_domain"] == expected
+    printed = evaluate("-B", f"bright/pony:{folder}", "--run", written)
+    assert "search: as in the run files" in printed
