@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from reasonembed.corpora import Reading
 from reasonembed.llm.chat import Sampling
 
 _LENGTHS: dict[str, float] = {  # paper
@@ -151,6 +152,7 @@ class SynthesisConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     seed: int = 0
     limit: int = 0  # only so many sources; 0: all that were sampled
     holdout: float = 0.0  # share of the sources set aside as a test set; 0: none
+    corpus: Reading = Reading()
     select: SelectConfig = SelectConfig()
     generate: GenerateConfig = GenerateConfig()
     reason: ReasonConfig = ReasonConfig()

@@ -1,8 +1,8 @@
 """Near-copies of sources in a corpus: what must not come back as a candidate (law 1).
 
 Two documents are near-copies if their normalised texts are equal, or if at least 0.8 of the distinct word
-3-grams of the shorter also stand in the other; so overlapping chunks of one file count, as soon as they share
-that much. In scripts that put no space between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) each
+3-grams of the shorter also stand in the other. Overlapping chunks of one file count by that rule as soon as they
+share that much, and `mine` leaves out the neighbours that overlap a source by less as well. In scripts that put no space between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) each
 character counts as a word, so that 3-grams are those of characters there. A text of fewer than three words
 has equality only.
 

@@ -144,9 +144,10 @@ def _inputs(
     config: SynthesisConfig | Path | None,
     sources: Path | Collection[str] | None,
 ) -> tuple[Corpus, Domain, SynthesisConfig, Collection[str] | None]:
+    config = load_toml(config, SynthesisConfig) if isinstance(config, Path) else config or SynthesisConfig()
     return (
-        corpus if isinstance(corpus, Corpus) else read_corpus(corpus),
+        corpus if isinstance(corpus, Corpus) else read_corpus(corpus, config.corpus),
         domain if isinstance(domain, Domain) else load_domain(domain),
-        load_toml(config, SynthesisConfig) if isinstance(config, Path) else config or SynthesisConfig(),
+        config,
         read_sources(sources) if isinstance(sources, Path) else sources,
     )
