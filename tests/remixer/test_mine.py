@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reasonembed import progress
-from reasonembed.corpora import read_corpus
+from reasonembed.corpora import Reading, read_corpus
 from reasonembed.domains import load_domain
 from reasonembed.errors import DamageError
 from reasonembed.pocket import pocket_folder
@@ -125,3 +125,15 @@ def test_domains_that_share_a_corpus_share_its_index(corpus_of, tmp_path, monkey
     for _ in range(2):
         mined([query("s", "slug")], corpus, tmp_path, rankers=shared)
     assert len(built) == 1
+
+
+def test_pieces_of_the_sources_file_that_overlap_it_are_left_out_and_others_are_not(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    sentences = [f"fact {number} about salt and the slug in garden {number * 7}." for number in range(12)]
+    (folder / "a.md").write_text(" ".join(sentences))
+    corpus = read_corpus(folder, Reading(chunk_chars=200, chunk_overlap=30))
+    assert len(corpus) > 3
+    (row,) = mined([query("a.md#0002", "salt slug")], corpus, tmp_path)
+    assert row.copy_ids == ("a.md#0001", "a.md#0003")
+    assert {candidate.doc_id for candidate in row.candidates} == set(corpus.ids[3:])

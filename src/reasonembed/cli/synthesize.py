@@ -9,7 +9,7 @@ import typer
 
 
 def synthesize(
-    corpus: Annotated[Path, typer.Argument(help="A BEIR folder, a .jsonl file (.gz, .zst), or a folder of .txt/.md.")],
+    corpus: Annotated[Path, typer.Argument(help="A BEIR folder, .jsonl (.gz, .zst), .parquet, or a folder of .txt/.md.")],
     workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Where everything is kept, e.g. runs/law.")],
     model: Annotated[
         str,
@@ -27,6 +27,12 @@ def synthesize(
     ] = None,
     retriever: Annotated[str | None, typer.Option(help="bm25q, bm25, dense or fused.")] = None,
     retriever_model: Annotated[str | None, typer.Option(help="For dense and fused: a model folder or name.")] = None,
+    chunk_chars: Annotated[
+        int | None, typer.Option(help="Cut .txt/.md files into pieces of at most so many characters, e.g. 2000.")
+    ] = None,
+    merge_duplicates: Annotated[
+        bool | None, typer.Option("--merge-duplicates", help="Keep only the first of documents with the same text.")
+    ] = None,
     sources: Annotated[
         Path | None, typer.Option(help="The only documents to write queries from: ids, one a line.")
     ] = None,
@@ -67,6 +73,8 @@ def synthesize(
         "holdout": holdout,
         "limit": limit,
         "seed": seed,
+        "corpus.chunk_chars": chunk_chars,
+        "corpus.merge_duplicates": merge_duplicates,
         "select.domain_check": domain_check,
         "mine.retriever": retriever,
         "mine.model": retriever_model,

@@ -73,6 +73,8 @@ def _select(job: Job) -> StageRun:
     config = job.config
 
     def produce(counts: Counter[str]) -> Iterator[Source | Dropped]:
+        if job.corpus.merged:
+            counts["duplicates_merged"] = sum(map(len, job.corpus.merged.values()))
         return select.select_sources(
             job.corpus,
             job.domain,
