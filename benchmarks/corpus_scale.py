@@ -74,7 +74,8 @@ def _texts(count: int) -> Iterator[str]:
     vocabulary = np.array(["".join(letters[rng.integers(0, 16, 2 + min(9, n // 200))]) for n in range(200_000)])
     for _ in range(count):
         size = int(rng.integers(80, 121))
-        yield " ".join(vocabulary[np.minimum(rng.zipf(1.25, size) * 3 + rng.integers(0, 3, size), 199_999)])
+        ranks = np.minimum(rng.zipf(1.25, size), 66_000) * 3 + rng.integers(0, 3, size)
+        yield " ".join(vocabulary[ranks])
 
 
 def _write(options: argparse.Namespace) -> None:

@@ -130,7 +130,7 @@ def test_domains_that_share_a_corpus_share_its_index(corpus_of, tmp_path, monkey
 def test_pieces_of_the_sources_file_that_overlap_it_are_left_out_and_others_are_not(tmp_path):
     folder = tmp_path / "texts"
     folder.mkdir()
-    sentences = [f"fact {number} about salt and the slug in garden {number * 7}." for number in range(12)]
+    sentences = [f"fact {number} about salt and the slug in garden {number * 7}." for number in range(18)]
     (folder / "a.md").write_text(" ".join(sentences))
     corpus = read_corpus(folder, Reading(chunk_chars=200, chunk_overlap=30))
     assert len(corpus) > 3
