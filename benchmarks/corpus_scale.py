@@ -113,7 +113,9 @@ def _ours(options: argparse.Namespace) -> None:
     from reasonembed.remixer.duplicates import find_near_copies
     from reasonembed.search.bm25 import Bm25Index
 
-    print(f"{options.documents:,} documents in {options.format}, {options.sources:,} sources, {options.queries:,} queries")
+    print(
+        f"{options.documents:,} documents in {options.format}, {options.sources:,} sources, {options.queries:,} queries"
+    )
     clock = _Clock()
     corpus = read_corpus(options.folder)
     clock.say("read")
@@ -157,9 +159,7 @@ def _peer(options: argparse.Namespace) -> float:
         import Stemmer
 
         engine = bm25s.BM25(k1=0.9, b=0.4, method="lucene", backend="numpy")
-        engine.index(
-            bm25s.tokenize(texts, stemmer=Stemmer.Stemmer("porter"), show_progress=False), show_progress=False
-        )
+        engine.index(bm25s.tokenize(texts, stemmer=Stemmer.Stemmer("porter"), show_progress=False), show_progress=False)
     return time.perf_counter() - start
 
 
