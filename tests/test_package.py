@@ -17,7 +17,7 @@ LAYERS = {
         (
             ["errors", "records", "texts"],
             ["files", "config", "progress"],
-            ["corpora", "domains", "pocket", "manifest", "workspace", "beir", "doctor"],
+            ["corpora", "corpus_files", "chunks", "domains", "pocket", "manifest", "workspace", "beir", "doctor"],
             ["llm", "encoder", "search", "trec"],
             ["remixer", "redapter", "evaluate", "analyze"],
             ["workflow"],

@@ -16,6 +16,8 @@ def normalise(text: str) -> str:
     Normalisation form KC, case folded, runs of white space made one space. Our reading of "the same text after
     normalisation" (PAPER.md section 1, step 3); accents and punctuation are kept, they carry meaning.
     """
+    if text.isascii():  # nothing to compose or to fold specially, and four fifths of the time saved
+        return " ".join(text.casefold().split())
     folded = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
@@ -27,7 +29,12 @@ def text_key(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """The words of the normalised text: runs of letters, digits and underscores."""
-    return _WORD.findall(normalise(text))
+    return normal_words(normalise(text))
+
+
+def normal_words(normalised: str) -> list[str]:
+    """The words of a text that is normalised already."""
+    return _WORD.findall(normalised)
 
 
 def row_seed(seed: int, *parts: str) -> int:

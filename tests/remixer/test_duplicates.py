@@ -159,17 +159,18 @@ def test_groups_join_sources_through_their_copies():
 
 
 def test_the_hashes_are_the_same_in_every_process(tmp_path: Path):
+    import os
     import subprocess
     import sys
 
     code = (
         "from reasonembed.remixer.duplicates import _ShingleHasher;"
-        "print(_ShingleHasher()('one two three four').tolist())"
+        "print(_ShingleHasher()(['one two three four']).hashes.tolist())"
     )
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code],
-            env={"PYTHONHASHSEED": seed},
+            env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
             check=True,
@@ -177,3 +178,25 @@ def test_the_hashes_are_the_same_in_every_process(tmp_path: Path):
         for seed in ("1", "2")
     }
     assert len(outputs) == 1
+
+
+def test_a_tenth_of_the_words_replaced_hides_no_copy_wherever_the_block_stands():
+    """R7 at its hardest: the largest block, at every place of each text."""
+    for document in LONG[::5]:
+        tokens = document.content.split()
+        size = len(words(document.content)) // 10
+        copies = [
+            Document(f"at {start}", " ".join([*tokens[:start], *["other"] * size, *tokens[start + size :]]))
+            for start in range(len(tokens) - size + 1)
+        ]
+        assert len(find_near_copies([document], copies).of(document.doc_id)) == len(copies)
+
+
+def test_blocks_of_documents_give_what_single_documents_give(monkeypatch: pytest.MonkeyPatch):
+    texts = [document.content for document in LONG[:30]]
+    documents = [Document(str(n), text) for n, text in enumerate([*texts, *(text[: len(text) // 2] for text in texts)])]
+    together = find_near_copies(documents[:30], documents)
+    monkeypatch.setattr("reasonembed.remixer.duplicates._BLOCK_CHARS", 1)
+    alone = find_near_copies(documents[:30], documents)
+    assert [together.of(d.doc_id) for d in documents[:30]] == [alone.of(d.doc_id) for d in documents[:30]]
+    assert together.of("3") == ("33",)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reasonembed import progress
-from reasonembed.corpora import read_corpus
+from reasonembed.corpora import Reading, read_corpus
 from reasonembed.domains import load_domain
 from reasonembed.errors import DamageError
 from reasonembed.pocket import pocket_folder
@@ -125,3 +125,57 @@ def test_domains_that_share_a_corpus_share_its_index(corpus_of, tmp_path, monkey
     for _ in range(2):
         mined([query("s", "slug")], corpus, tmp_path, rankers=shared)
     assert len(built) == 1
+
+
+def test_pieces_of_the_sources_file_that_overlap_it_are_left_out_and_others_are_not(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    sentences = [f"fact {number} about salt and the slug in garden {number * 7}." for number in range(18)]
+    (folder / "a.md").write_text(" ".join(sentences))
+    corpus = read_corpus(folder, Reading(chunk_chars=200, chunk_overlap=30))
+    assert len(corpus) > 3
+    (row,) = mined([query("a.md#0002", "salt slug")], corpus, tmp_path)
+    assert row.copy_ids == ("a.md#0001", "a.md#0003")
+    assert {candidate.doc_id for candidate in row.candidates} == set(corpus.ids[3:])
+
+
+def test_pooled_retrievers_are_joined_by_best_rank_and_share_what_is_computed(minilm_path, tmp_path):
+    corpus = read_corpus(pocket_folder("biology"))
+    queries = [query(corpus.ids[0], "why does salt kill a slug in the garden")]
+    rankers = Rankers(tmp_path / "cache")
+
+    def ids(**keys) -> list[str]:
+        config = MineConfig(instruction=False, max_tokens=32, top_k=10, **keys)
+        (row,) = mined(queries, corpus, tmp_path, config, rankers)
+        return [candidate.doc_id for candidate in row.candidates]
+
+    bag, dense = ids(retriever="bm25"), ids(retriever="dense", model=str(minilm_path))
+    pooled = ids(retriever="pooled", pool=("bm25", str(minilm_path)))
+    assert bag[0] != dense[0]
+    assert len(pooled) == 10 and set(pooled[:2]) == {bag[0], dense[0]}
+    assert set(pooled) <= {*bag, *dense}
+    assert pooled not in (bag, dense)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_up_to_a_thousand_candidates_are_kept(corpus_of, tmp_path):
+    texts = {f"d{number:04}": f"salt and slug number {number} of many" for number in range(1100)}
+    (row,) = mined([query("d0000", "salt slug")], corpus_of(texts), tmp_path, MineConfig(top_k=1000))
+    assert len(row.candidates) == 1000
+
+
+def test_vectors_pooled_in_another_way_are_other_vectors(minilm_path, tmp_path, corpus_of):
+    import json
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(minilm_path, other)
+    (path,) = other.glob("1_Pooling/config.json")
+    config = json.loads(path.read_text())
+    config |= {key: False for key in config if key.startswith("pooling_mode_")} | {"pooling_mode_cls_token": True}
+    path.write_text(json.dumps(config))
+    corpus = corpus_of({"s": "slug", "a": "salt and water", "b": "price and demand"})
+    for model in (minilm_path, other):
+        mined([query("s", "slug")], corpus, tmp_path, MineConfig(retriever="dense", model=str(model), max_tokens=16))
+    one, two = (np.load(path) for path in (tmp_path / "cache").iterdir())
+    assert not np.allclose(one, two)

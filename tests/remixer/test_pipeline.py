@@ -332,3 +332,27 @@ def test_importing_the_pipeline_loads_no_torch():
     code = f"import sys, reasonembed.remixer.pipeline; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
+
+
+def test_a_document_whose_merged_copy_a_benchmark_names_is_no_source(tmp_path, door_to):
+    from reasonembed.corpora import Reading, read_corpus
+    from reasonembed.files import write_jsonl
+    from reasonembed.manifest import read_dropped, read_manifest
+
+    text = "A long enough passage about how salt draws water out of a slug. " * 5
+    rows = [{"_id": "first", "text": text}, {"_id": "judged", "text": text.upper()}, {"_id": "x", "text": text[9:]}]
+    write_jsonl(tmp_path / "c.jsonl", rows)
+    corpus = read_corpus(tmp_path / "c.jsonl", Reading(merge_duplicates=True))
+    workspace = Workspace(tmp_path / "run")
+    config = SynthesisConfig(select=SelectConfig(domain_check=False))
+    door = door_to(lambda request: "")
+    qrels = {"q": {"judged": 1}}
+    synthesize(
+        corpus, load_domain("biology"), workspace, generator=door, config=config, exclude_qrels=qrels,
+        stop_after="select",
+    )  # fmt: skip
+    folder = workspace.stage_folder("biology", "select")
+    assert {row.row_id: row.reason for row in read_dropped(folder)} == {"first": "named_by_benchmark"}
+    manifest = read_manifest(folder)
+    assert manifest.counts["duplicates_merged"] == 1
+    assert manifest.settings["reading"]["merge_duplicates"] is True

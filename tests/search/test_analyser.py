@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from reasonembed.domains import LANGUAGES
@@ -67,3 +69,13 @@ def test_every_language_that_a_domain_may_name_has_an_analyser(language: str) ->
 def test_an_unknown_language_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r'"xx".*Known: ar, ca'):
         analyser("xx")
+
+
+@pytest.mark.parametrize("apostrophes", ["", "'\u2019"])
+def test_the_short_way_for_ascii_finds_the_words_that_the_long_way_finds(apostrophes: str) -> None:
+    from reasonembed.search.analyser import _ascii_pattern, _word_pattern
+
+    draw = random.Random(0)
+    for _ in range(3000):
+        text = "".join(draw.choices("abZ019_.:,;'\"- \n\x1c", k=30))
+        assert _ascii_pattern("'" if apostrophes else "").findall(text) == _word_pattern(apostrophes).findall(text)

@@ -125,3 +125,18 @@ def test_bm25_works_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
+
+
+def test_the_weights_are_those_of_bm25s(monkeypatch: pytest.MonkeyPatch) -> None:
+    import bm25s
+    import numpy as np
+
+    monkeypatch.setattr("reasonembed.search.bm25._PAIRS", 64)  # many parts, borders inside a term
+    rng = random.Random(3)
+    vocabulary = [f"w{number}" for number in range(60)]
+    texts = [" ".join(rng.choices(vocabulary, range(60, 0, -1), k=rng.randint(0, 40))) for _ in range(50)]
+    index = Bm25Index.build(texts, [str(number) for number in range(50)])
+    peer = bm25s.BM25(k1=0.9, b=0.4, method="lucene", backend="numpy")
+    peer.index([text.split() for text in texts], show_progress=False)
+    for word in vocabulary:
+        np.testing.assert_allclose(index.scores(word), peer.get_scores([word]), rtol=1e-6)

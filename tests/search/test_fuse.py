@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from reasonembed.search.fuse import reciprocal_rank_fusion
+from reasonembed.records import Run
+from reasonembed.search.fuse import pool_by_best_rank, reciprocal_rank_fusion
 
 
 def test_a_document_gets_the_sum_of_its_reciprocal_ranks() -> None:
@@ -37,3 +38,16 @@ def test_a_query_that_one_run_lacks_is_taken_from_the_others() -> None:
 def test_a_k_below_1_is_refused() -> None:
     with pytest.raises(ValueError, match="k is 0"):
         reciprocal_rank_fusion([], k=0)
+
+
+def test_a_pool_orders_by_best_rank_then_by_the_second_then_by_id() -> None:
+    runs: list[Run] = [
+        {"q": {"a": 9.0, "b": 8.0, "c": 7.0}},
+        {"q": {"d": 0.9, "b": 0.8, "e": 0.7, "c": 0.6}, "r": {"x": 1.0}},
+    ]
+    pooled = pool_by_best_rank(runs, k=5)
+    assert list(pooled["q"].items()) == [("d", 1.0), ("a", 1.0), ("b", 0.5), ("c", 1 / 3), ("e", 1 / 3)]
+    assert pooled["r"] == {"x": 1.0}
+    assert list(pool_by_best_rank(runs, k=2)["q"]) == ["d", "a"]
+    with pytest.raises(ValueError, match="k is 0"):
+        pool_by_best_rank(runs, k=0)

@@ -9,7 +9,9 @@ import typer
 
 
 def search(
-    corpus: Annotated[Path, typer.Argument(help="A BEIR folder, a .jsonl file (.gz, .zst), or a folder of .txt/.md.")],
+    corpus: Annotated[
+        Path, typer.Argument(help="A BEIR folder, .jsonl (.gz, .zst), .parquet, or a folder of .txt/.md.")
+    ],
     query: Annotated[list[str], typer.Argument(help="What to look for; several queries share one index.")],
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="A model folder or name, or minilm; default: BM25.")

@@ -9,7 +9,9 @@ import typer
 
 
 def synthesize(
-    corpus: Annotated[Path, typer.Argument(help="A BEIR folder, a .jsonl file (.gz, .zst), or a folder of .txt/.md.")],
+    corpus: Annotated[
+        Path, typer.Argument(help="A BEIR folder, .jsonl (.gz, .zst), .parquet, or a folder of .txt/.md.")
+    ],
     workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Where everything is kept, e.g. runs/law.")],
     model: Annotated[
         str,
@@ -25,8 +27,15 @@ def synthesize(
     config: Annotated[
         Path | None, typer.Option(help="TOML with the keys of SynthesisConfig; flags override it.")
     ] = None,
-    retriever: Annotated[str | None, typer.Option(help="bm25q, bm25, dense or fused.")] = None,
+    retriever: Annotated[str | None, typer.Option(help="bm25q, bm25, dense, fused or pooled.")] = None,
     retriever_model: Annotated[str | None, typer.Option(help="For dense and fused: a model folder or name.")] = None,
+    chunk_chars: Annotated[
+        int | None, typer.Option(help="Cut .txt/.md files into pieces of at most so many characters, e.g. 2000.")
+    ] = None,
+    merge_duplicates: Annotated[
+        bool | None, typer.Option("--merge-duplicates", help="Keep only the first of documents with the same text.")
+    ] = None,
+    pool: Annotated[list[str] | None, typer.Option(help="For pooled: bm25, bm25q or a model; repeat.")] = None,
     sources: Annotated[
         Path | None, typer.Option(help="The only documents to write queries from: ids, one a line.")
     ] = None,
@@ -67,9 +76,12 @@ def synthesize(
         "holdout": holdout,
         "limit": limit,
         "seed": seed,
+        "corpus.chunk_chars": chunk_chars,
+        "corpus.merge_duplicates": merge_duplicates,
         "select.domain_check": domain_check,
         "mine.retriever": retriever,
         "mine.model": retriever_model,
+        "mine.pool": pool or None,
     }
     settings = load_toml(config, SynthesisConfig) if config else SynthesisConfig()
     settings = override(settings, flags)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from reasonembed.corpora import Reading
 from reasonembed.llm.chat import Sampling
 
 _LENGTHS: dict[str, float] = {  # paper
@@ -104,8 +105,9 @@ class ReasonConfig(Decoding, frozen=True, kw_only=True):
 class MineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where candidates come from."""
 
-    retriever: Literal["bm25q", "bm25", "dense", "fused"] = "bm25q"  # our choice: no model; paper: dense
+    retriever: Literal["bm25q", "bm25", "dense", "fused", "pooled"] = "bm25q"  # our choice: no model; paper: dense
     model: str = ""  # for dense and fused: a folder or a name on the hub (paper: gte-Qwen2-7B-instruct)
+    pool: tuple[str, ...] = ()  # for pooled, by best rank: "bm25", "bm25q", and models as for dense
     instruction: bool = True  # paper: before each query, dense; false for models trained without
     max_tokens: int = 512  # per text, dense; at most what the model allows
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the model's weights, dense
@@ -115,14 +117,38 @@ class MineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     def __post_init__(self) -> None:
         if self.retriever in ("dense", "fused") and not self.model:
             raise ValueError(f'retriever is "{self.retriever}", which needs a model; set model to a folder or a name.')
-        if self.retriever in ("bm25", "bm25q") and self.model:
-            raise ValueError(f'model is set, but retriever "{self.retriever}" uses none; choose "dense" or "fused".')
+        if self.retriever in ("bm25", "bm25q", "pooled") and self.model:
+            raise ValueError(
+                f'model is set, but retriever "{self.retriever}" uses none; choose "dense" or "fused"'
+                f"{', or name it in pool' if self.retriever == 'pooled' else ''}."
+            )
+        if self.retriever == "pooled" and (len(self.pool) < 2 or len(set(self.pool)) < len(self.pool)):
+            raise ValueError(
+                f'pool is {list(self.pool)}; retriever "pooled" needs two or more, all different: "bm25", "bm25q", '
+                f"folders or names of models."
+            )
+        if self.retriever != "pooled" and self.pool:
+            raise ValueError(f'pool is set, but retriever is "{self.retriever}"; choose "pooled".')
         if self.top_k < 1:
             raise ValueError(f"top_k is {self.top_k}; it must be at least 1.")
         if not 0 < self.near_copy <= 0.8:
             raise ValueError(f"near_copy is {self.near_copy}; it must be above 0 and at most 0.8, which is the rule.")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens is {self.max_tokens}; it must be at least 1.")
+
+    @property
+    def retrievers(self) -> tuple[str, ...]:
+        """What ranks, one by one: "bm25", "bm25q", or a dense model's folder or name."""
+        if self.retriever == "pooled":
+            return self.pool
+        if self.retriever == "fused":
+            return ("bm25q", self.model)
+        return (self.model,) if self.retriever == "dense" else (self.retriever,)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The dense models among them."""
+        return tuple(one for one in self.retrievers if one not in ("bm25", "bm25q"))
 
 
 class AnnotateConfig(Decoding, frozen=True, kw_only=True):
@@ -151,6 +177,7 @@ class SynthesisConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     seed: int = 0
     limit: int = 0  # only so many sources; 0: all that were sampled
     holdout: float = 0.0  # share of the sources set aside as a test set; 0: none
+    corpus: Reading = Reading()
     select: SelectConfig = SelectConfig()
     generate: GenerateConfig = GenerateConfig()
     reason: ReasonConfig = ReasonConfig()

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from reasonembed.corpora import Corpus
+from reasonembed.corpora import Corpus, Reading, read_corpus
 from reasonembed.domains import Domain
 from reasonembed.errors import InputError
 from reasonembed.llm.chat import Door
-from reasonembed.manifest import ROWS, read_manifest, read_rows
+from reasonembed.manifest import ROWS, Manifest, read_manifest, read_rows
 from reasonembed.records import Example, Label, Qrels
 from reasonembed.remixer import annotate, assemble, generate, holdout, mine, reason, select
 from reasonembed.remixer.config import SynthesisConfig
@@ -122,6 +122,31 @@ def make_job(
         config=config or SynthesisConfig(),
         rankers=rankers or Rankers(workspace.cache),
         listed=None if sources is None else tuple(sorted(set(sources))),
-        benchmark=frozenset(named),
-        settings={"corpus": str(Path(corpus.origin).absolute()), **(settings or {})},
+        benchmark=frozenset(named).union(kept for kept, others in corpus.merged.items() if named.intersection(others)),
+        settings={
+            "corpus": str(Path(corpus.origin).absolute()),
+            "reading": msgspec.to_builtins(corpus.reading),
+            **(settings or {}),
+        },
     )
+
+
+def corpus_of(selected: Manifest, corpus: Corpus | None = None) -> Corpus:
+    """The corpus that `selected` (the manifest of `select`) was made from, read as it was then.
+
+    corpus: None reads it from where it lay.  Raises InputError if it is gone or another one.
+    """
+    if corpus is None:
+        origin = str(selected.settings.get("corpus", ""))
+        try:
+            corpus = read_corpus(origin, msgspec.convert(selected.settings.get("reading", {}), Reading))
+        except InputError as error:
+            raise InputError(
+                f"the texts stand in the corpus, which cannot be read: {error} Or name the corpus."
+            ) from error
+    if corpus.sha256 != selected.inputs["corpus"]:
+        raise InputError(
+            f"the corpus {corpus.origin} is not the one that {selected.domain} was made from: its content differs. "
+            f"Put it back as it was then, or synthesize anew in another workspace."
+        )
+    return corpus

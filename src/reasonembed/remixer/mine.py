@@ -14,7 +14,7 @@ from reasonembed.corpora import Corpus
 from reasonembed.domains import Domain
 from reasonembed.records import Candidate, Document, Dropped, Run
 from reasonembed.remixer.config import MineConfig
-from reasonembed.remixer.duplicates import find_near_copies
+from reasonembed.remixer.duplicates import NearCopies, find_near_copies
 from reasonembed.remixer.rankers import Rankers
 from reasonembed.remixer.rows import GeneratedQuery, MinedQuery
 
@@ -40,15 +40,16 @@ def mine_candidates(
     queries = list(queries)
     sources = [corpus[query.source_id] for query in queries]
     with task(f"{domain.name} near-copies", total=len(corpus)) as advance:
-        copies = find_near_copies(sources, _counted(corpus, advance), threshold=config.near_copy)
+        near = find_near_copies(sources, _counted(corpus, advance), threshold=config.near_copy)
+    copies = {source.doc_id: _apart(source.doc_id, near, corpus) for source in sources}
     with task(f"{domain.name} {STAGE}", total=len(queries)) as advance:
         for start in range(0, len(queries), _BATCH):
             batch = queries[start : start + _BATCH]
-            excluded = {q.query_id: {q.source_id, *copies.of(q.source_id)} for q in batch}
+            excluded = {q.query_id: {q.source_id, *copies[q.source_id]} for q in batch}
             texts = {query.query_id: query.query for query in batch}
             run = rankers.rank(corpus, domain, config, texts, excluded)
             for query in batch:
-                yield _row(query, run, copies.of(query.source_id), config)
+                yield _row(query, run, copies[query.source_id], config)
             advance(len(batch))
 
 
@@ -64,6 +65,11 @@ def _row(query: GeneratedQuery, run: Run, copy_ids: tuple[str, ...], config: Min
     if not candidates:
         return Dropped(query.query_id, "no_candidates", "the retriever found nothing but the source and its copies")
     return MinedQuery(query_id=query.query_id, source_id=query.source_id, copy_ids=copy_ids, candidates=candidates)
+
+
+def _apart(source_id: str, near: NearCopies, corpus: Corpus) -> tuple[str, ...]:
+    """What counts as a copy of a source: its near-copies, and the pieces of its file that overlap it (law 1)."""
+    return tuple(sorted({*near.of(source_id), *corpus.overlapping.get(source_id, ())}.intersection(corpus.documents)))
 
 
 def _counted(corpus: Corpus, advance: Callable[[int], None]) -> Iterator[Document]:

@@ -5,6 +5,7 @@ N: documents, D: dimension.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from reasonembed.records import Run
 from reasonembed.remixer.config import MineConfig
 from reasonembed.search.bm25 import Bm25Index, Weighting
 from reasonembed.search.dense import search_vectors
-from reasonembed.search.fuse import reciprocal_rank_fusion
+from reasonembed.search.fuse import pool_by_best_rank, reciprocal_rank_fusion
+
+DOCUMENT_PROMPT = ""  # paper, Sec. 4.1: passages stand bare
 
 _WINDOW = 8192  # documents encoded between two writes: bounds memory
 
@@ -49,15 +52,16 @@ class Rankers:
         excluded: Excluded,
     ) -> Run:
         """The best `config.top_k` documents of each query (query_id -> text), without its `excluded`."""
-        if config.retriever == "bm25":
-            return self._rank_bm25(corpus, domain, config, queries, excluded, "bag")
-        if config.retriever == "bm25q":
-            return self._rank_bm25(corpus, domain, config, queries, excluded, "query")
-        dense = self._rank_dense(corpus, domain, config, queries, excluded)
-        if config.retriever == "dense":
-            return dense
-        sparse = self._rank_bm25(corpus, domain, config, queries, excluded, "query")
-        return reciprocal_rank_fusion([sparse, dense], k=config.top_k)
+        runs = []
+        for name in config.retrievers:
+            if name in ("bm25", "bm25q"):
+                weighting: Weighting = "bag" if name == "bm25" else "query"
+                runs.append(self._rank_bm25(corpus, domain, config, queries, excluded, weighting))
+            else:
+                runs.append(self._rank_dense(corpus, domain, config, queries, excluded, name))
+        if config.retriever == "pooled":
+            return pool_by_best_rank(runs, k=config.top_k)
+        return reciprocal_rank_fusion(runs, k=config.top_k) if config.retriever == "fused" else runs[0]
 
     def _rank_bm25(
         self,
@@ -81,32 +85,32 @@ class Rankers:
         config: MineConfig,
         queries: Mapping[str, str],
         excluded: Excluded,
+        model: str,
     ) -> Run:
-        encoder = self._encoder(config)
+        encoder = self._encoder(config, model)
         prompt = query_prompt(domain.instruction) if config.instruction else ""
         return search_vectors(
             encoder.encode(list(queries.values()), prompt=prompt),
-            self._document_vectors(corpus, config),
+            self._document_vectors(corpus, config, model),
             query_ids=list(queries),
             doc_ids=corpus.ids,
             k=config.top_k,
             excluded=excluded,
         )
 
-    def _encoder(self, config: MineConfig) -> Any:
+    def _encoder(self, config: MineConfig, model: str) -> Any:
         from reasonembed.encoder.model import Encoder
 
-        name = (config.model, config.max_tokens, config.dtype)
+        name = (model, config.max_tokens, config.dtype)
         if name not in self._encoders:
-            self._encoders[name] = Encoder.load(config.model, max_tokens=config.max_tokens, dtype=config.dtype)
+            self._encoders[name] = Encoder.load(model, max_tokens=config.max_tokens, dtype=config.dtype)
         return self._encoders[name]
 
-    def _document_vectors(self, corpus: Corpus, config: MineConfig) -> NDArray[np.float32]:
+    def _document_vectors(self, corpus: Corpus, config: MineConfig, model: str) -> NDArray[np.float32]:
         """The vectors of all documents, shape (N, D), memory-mapped."""
-        decides = [model_hash(config), corpus.sha256, config.max_tokens, config.dtype]
-        path = self.cache / f"vectors-{sha256_json(decides)[:32]}.npy"
+        path = self.cache / f"vectors-{_vectors_key(corpus, config, model)}.npy"
         if not path.exists():
-            self._encode_documents(corpus, config, path)
+            self._encode_documents(corpus, config, model, path)
         try:
             vectors_ND = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
@@ -115,26 +119,43 @@ class Rankers:
             raise DamageError(f"{path} does not hold {len(corpus)} vectors. Delete it: it will be computed again.")
         return vectors_ND
 
-    def _encode_documents(self, corpus: Corpus, config: MineConfig, path: Path) -> None:
+    def _encode_documents(self, corpus: Corpus, config: MineConfig, model: str, path: Path) -> None:
         """Writes in order and renames: through a memory map, a full disk would be a crash."""
-        encoder = self._encoder(config)
-        contents = [document.content for document in corpus]
-        header = {"descr": "<f4", "fortran_order": False, "shape": (len(contents), encoder.dimension)}
+        encoder = self._encoder(config, model)
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(corpus), encoder.dimension)}
         for leftover in self.cache.glob(".tmp-*"):  # of a process that was killed; the workspace is locked
             leftover.unlink()
         with (
             atomic_writer(path) as out,
-            progress.task(f"encode {corpus.origin}", total=len(contents)) as advance,
+            progress.task(f"encode {corpus.origin}", total=len(corpus)) as advance,
         ):
             np.lib.format.write_array_header_1_0(out, header)
-            for start in range(0, len(contents), _WINDOW):
-                vectors_ND = encoder.encode(contents[start : start + _WINDOW])
+            documents = iter(corpus)
+            while window := list(itertools.islice(documents, _WINDOW)):
+                vectors_ND = encoder.encode([document.content for document in window], prompt=DOCUMENT_PROMPT)
                 out.write(vectors_ND.astype("<f4").tobytes())
                 advance(len(vectors_ND))
 
 
-def model_hash(config: MineConfig) -> str:
-    """A name for the weights of the dense model, wherever its folder lies."""
+def model_hashes(config: MineConfig) -> dict[str, str]:
+    """Names for the weights of the dense models, wherever their folders lie: `model`, or `model 1` and so on."""
     from reasonembed.encoder.folder import find_model, fingerprint
 
-    return fingerprint(find_model(config.model))
+    hashes = [fingerprint(find_model(model)) for model in config.models]
+    return {f"model {place}" if len(hashes) > 1 else "model": name for place, name in enumerate(hashes, 1)}
+
+
+def _vectors_key(corpus: Corpus, config: MineConfig, model: str) -> str:
+    """A name for the vectors, from all that decides them."""
+    from reasonembed.encoder.folder import find_model, fingerprint, read_model_folder
+
+    root = find_model(model)
+    decides = {
+        "model": fingerprint(root),
+        "pooling": read_model_folder(root).pooling or "by kind of model",
+        "prompt": DOCUMENT_PROMPT,
+        "texts": corpus.sha256,
+        "max_tokens": config.max_tokens,
+        "dtype": config.dtype,
+    }
+    return sha256_json(decides)[:32]

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from reasonembed.corpora import Corpus, read_corpus
+from reasonembed.corpora import Corpus
 from reasonembed.errors import InputError
-from reasonembed.manifest import Manifest, read_manifest, read_rows
+from reasonembed.manifest import read_manifest, read_rows
 from reasonembed.records import Document, Example, Graded, Label
 from reasonembed.remixer import annotate, assemble, generate, select
+from reasonembed.remixer.job import corpus_of
 from reasonembed.remixer.rows import Conditions, GeneratedQuery
 from reasonembed.workspace import Workspace
 
@@ -53,12 +54,7 @@ def iter_shown(
             f"{workspace.path} has no finished examples of {domain} (domains here: {known}). "
             f"Run `reasonembed synthesize` to the end first."
         )
-    corpus = corpus if corpus is not None else _read_corpus(selected)
-    if corpus.sha256 != selected.inputs["corpus"]:
-        raise InputError(
-            f"the corpus {corpus.origin} is not the one that {workspace.path} was made from: its content "
-            f"differs. Give the corpus as it was then."
-        )
+    corpus = corpus_of(selected, corpus)
     conditions = {
         row.query_id: row.conditions
         for row in read_rows(workspace.stage_folder(domain, generate.STAGE), GeneratedQuery)
@@ -67,14 +63,6 @@ def iter_shown(
     for example in itertools.islice(read_rows(folder, Example), limit):
         reasons = next(found for query_id, found in labels if query_id == example.query_id)
         yield _shown(example, conditions[example.query_id], reasons, corpus)
-
-
-def _read_corpus(selected: Manifest) -> Corpus:
-    origin = str(selected.settings.get("corpus", ""))
-    try:
-        return read_corpus(origin)
-    except InputError as error:
-        raise InputError(f"the texts stand in the corpus, which cannot be read: {error} Or name the corpus.") from error
 
 
 def _by_query(labels: Iterable[Label]) -> Iterator[tuple[str, dict[str, str]]]:

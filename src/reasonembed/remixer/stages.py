@@ -21,7 +21,7 @@ from reasonembed.remixer import annotate, assemble, generate, holdout, mine, rea
 from reasonembed.remixer.config import SynthesisConfig
 from reasonembed.remixer.job import Job
 from reasonembed.remixer.prompt import prompt_hash
-from reasonembed.remixer.rankers import model_hash
+from reasonembed.remixer.rankers import model_hashes
 from reasonembed.remixer.rows import GeneratedQuery, MinedQuery, ReasonedQuery, Source
 
 
@@ -73,6 +73,8 @@ def _select(job: Job) -> StageRun:
     config = job.config
 
     def produce(counts: Counter[str]) -> Iterator[Source | Dropped]:
+        if job.corpus.merged:
+            counts["duplicates_merged"] = sum(map(len, job.corpus.merged.values()))
         return select.select_sources(
             job.corpus,
             job.domain,
@@ -148,7 +150,6 @@ def _reason(job: Job) -> StageRun:
 
 def _mine(job: Job) -> StageRun:
     config = job.config.mine
-    dense = config.retriever in ("dense", "fused")
 
     def produce(counts: Counter[str]) -> Iterator[MinedQuery | Dropped]:
         kept = {row.query_id for row in job.reasoned()}
@@ -161,13 +162,17 @@ def _mine(job: Job) -> StageRun:
                 counts["near_copies"] += len(row.copy_ids)
             yield row
 
-    inputs = {"corpus": job.corpus.sha256, **job.rows_of(generate.STAGE, reason.STAGE)}
-    table = {key: value for key, value in msgspec.to_builtins(config).items() if key != "model"}
-    if dense:
-        inputs["model"] = model_hash(config)
-    else:
+    inputs = {
+        "corpus": job.corpus.sha256,
+        **job.rows_of(generate.STAGE, reason.STAGE),
+        **model_hashes(config),
+    }
+    table = {key: value for key, value in msgspec.to_builtins(config).items() if key not in ("model", "pool")}
+    if not config.models:
         table = {key: table[key] for key in ("retriever", "top_k", "near_copy")}
-    domain = job.domain_keys("language", *(["instruction"] if dense and config.instruction else []))
+    if config.pool:
+        table["pool"] = ["model" if name in config.models else name for name in config.pool]
+    domain = job.domain_keys("language", *(["instruction"] if config.models and config.instruction else []))
     return _stage(job, mine.STAGE, produce, inputs=inputs, config={"mine": table, "domain": domain})
 
 

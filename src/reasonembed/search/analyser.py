@@ -7,6 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import chain
 
 from reasonembed.domains import LANGUAGES
 from reasonembed.errors import ConfigError, nearest
@@ -62,7 +63,7 @@ def _english() -> Analyser:
         lower = _POSSESSIVE.sub("", word).lower()
         return "" if lower in ENGLISH_STOP_WORDS else stem(lower)
 
-    return _analyse(_word_pattern(_APOSTROPHES), term)
+    return _analyse(_APOSTROPHES, term)
 
 
 def _snowball(language: str) -> Analyser:
@@ -75,24 +76,30 @@ def _snowball(language: str) -> Analyser:
         lower = _lower(word, language)
         return "" if lower in stop_words else str(stem(lower))
 
-    return _analyse(_word_pattern(""), term)
+    return _analyse("", term)
 
 
-def _analyse(pattern: re.Pattern[str], term: Callable[[str], str]) -> Analyser:
-    """The analyser that finds words by `pattern`; `term` (empty for none) is asked once for each word."""
-    known: dict[str, list[str]] = {}
+class _Terms(dict[str, list[str]]):
+    """word -> its terms, mostly one; each word is asked for once."""
 
-    def terms(word: str) -> list[str]:
+    def __init__(self, term: Callable[[str], str]) -> None:
+        super().__init__()
+        self._term = term
+
+    def __missing__(self, word: str) -> list[str]:
         pieces = (word[start : start + MAX_TERM_CHARS] for start in range(0, len(word), MAX_TERM_CHARS))
-        return [found for piece in pieces if piece.strip("_") and (found := term(piece))]
+        found = self[word] = [found for piece in pieces if piece.strip("_") and (found := self._term(piece))]
+        return found
+
+
+def _analyse(apostrophes: str, term: Callable[[str], str]) -> Analyser:
+    """The analyser that makes a term of each word by `term` (empty for none); see `_word_pattern`."""
+    terms_of = _Terms(term).__getitem__
+    words = _word_pattern(apostrophes).findall
+    ascii_words = _ascii_pattern("'" if apostrophes else "").findall
 
     def analyse(text: str) -> list[str]:
-        found: list[str] = []
-        for word in pattern.findall(text):
-            if (of_word := known.get(word)) is None:
-                of_word = known[word] = terms(word)
-            found += of_word
-        return found
+        return list(chain.from_iterable(map(terms_of, ascii_words(text) if text.isascii() else words(text))))
 
     return analyse
 
@@ -119,6 +126,14 @@ def _word_pattern(apostrophes: str) -> re.Pattern[str]:
     between_digits = rf"(?<=\d)[{_INSIDE_DIGITS}{apostrophes}](?=\d)"
     joint = rf"(?<=[^\W\d_]){between_letters}|(?<=[{marks}]){between_letters}|{between_digits}"
     return re.compile(rf"{run}(?:(?:{joint}){run})*|[{_IDEOGRAPHS}]")
+
+
+@lru_cache
+def _ascii_pattern(apostrophe: str) -> re.Pattern[str]:
+    """What `_word_pattern` comes to in a text of ASCII alone, in half the time."""
+    between_letters = rf"(?<=[A-Za-z])[.:{apostrophe}](?=[A-Za-z])"
+    between_digits = rf"(?<=\d)[.,;{apostrophe}](?=\d)"
+    return re.compile(rf"\w+(?:(?:{between_letters}|{between_digits})\w+)*", re.ASCII)
 
 
 def _marks() -> str:

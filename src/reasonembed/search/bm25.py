@@ -1,10 +1,12 @@
-"""BM25, as a bag of words and query-side. The index is bm25s' sparse matrix of term weights.
+"""BM25, as a bag of words and query-side. The index is a sparse matrix of term weights, as bm25s makes it.
 
-N: documents, V: terms of the corpus.
+It is built from arrays, 4 bytes a token, where bm25s wants a list of numbers for each document.
+N: documents, V: terms of the corpus, P: pairs of a document and a term that it holds.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, get_args
@@ -18,6 +20,8 @@ from reasonembed.search.ranking import top_k
 
 Weighting = Literal["bag", "query"]
 """`bag`: a query term counts as often as it stands in the query. `query`: it is weighted as in a document."""
+
+_PAIRS = 1 << 22  # pairs whose weights are computed at once
 
 
 class Bm25Index:
@@ -56,19 +60,20 @@ class Bm25Index:
 
         Raises ValueError if there are not as many ids as texts, ConfigError for an unknown language.
         """
-        from bm25s import BM25
-
         analyse = analyser(language)
-        vocabulary: dict[str, int] = {}
-        term_ids = [[vocabulary.setdefault(t, len(vocabulary)) for t in analyse(text)] for text in texts]
-        if len(term_ids) != len(doc_ids):
-            raise ValueError(f"{len(doc_ids)} ids for {len(term_ids)} texts")
-        average_length = sum(map(len, term_ids)) / max(1, len(term_ids))
-        weights = _no_weights()
-        if vocabulary:
-            engine = BM25(k1=k1, b=b, method="lucene", backend="numpy", csc_backend="numpy")
-            engine.index((term_ids, vocabulary), create_empty_token=False, show_progress=False)
-            weights = (engine.scores["data"], engine.scores["indices"], engine.scores["indptr"])
+        vocabulary = _Vocabulary()
+        terms = array("i")
+        lengths = array("i")
+        for text in texts:
+            of_text = analyse(text)
+            terms.extend(map(vocabulary.__getitem__, of_text))
+            lengths.append(len(of_text))
+        if len(lengths) != len(doc_ids):
+            raise ValueError(f"{len(doc_ids)} ids for {len(lengths)} texts")
+        average_length = len(terms) / max(1, len(lengths))
+        lengths_N = np.frombuffer(lengths, dtype=np.int32)
+        norms_N = k1 * (1 - b + b * lengths_N / max(average_length, 1e-9))
+        weights = _weights(np.frombuffer(terms, dtype=np.int32), lengths_N, norms_N, terms=len(vocabulary))
         return cls(doc_ids, vocabulary, weights, analyse=analyse, average_length=average_length, k1=k1, b=b)
 
     def search(
@@ -122,5 +127,38 @@ class Bm25Index:
         return float(idf * count / (count + self.k1 * (1 - self.b + self.b * length / self._average_length)))
 
 
-def _no_weights() -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
-    return np.empty(0, np.float32), np.empty(0, np.int32), np.zeros(1, np.int64)
+class _Vocabulary(dict[str, int]):
+    """term -> its column; a new term gets the next one."""
+
+    def __missing__(self, term: str) -> int:
+        column = self[term] = len(self)
+        return column
+
+
+def _weights(
+    term_ids: NDArray[np.int32], lengths_N: NDArray[np.int32], norms_N: NDArray[np.float64], *, terms: int
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
+    """Weights and documents of all pairs (P), term after term, and where each term's begin (V + 1).
+
+    term_ids: of all documents, one after the other.  norms_N: what is added to a term's count below the line.
+    """
+    from scipy.sparse import csr_array
+
+    starts_N = np.concatenate([[0], np.cumsum(lengths_N, dtype=np.int64)])
+    ones = np.ones(len(term_ids), dtype=np.float32)
+    counts = csr_array((ones, term_ids, starts_N), shape=(len(lengths_N), terms)).tocsc()
+    del ones
+    counts.sum_duplicates()
+    weights_P, rows_P, starts_V = counts.data, counts.indices.astype(np.int32, copy=False), counts.indptr
+    frequency_V = np.diff(starts_V)
+    idf_V = np.log1p((len(lengths_N) - frequency_V + 0.5) / (frequency_V + 0.5)).astype(np.float32)
+    for start in range(0, len(weights_P), _PAIRS):  # in place: a million documents have 70 million pairs
+        part = slice(start, start + _PAIRS)
+        idf = np.repeat(idf_V, _counts_within(starts_V, start, min(start + _PAIRS, len(weights_P))))
+        weights_P[part] = idf * (weights_P[part] / (weights_P[part] + norms_N[rows_P[part]]))
+    return weights_P, rows_P, starts_V.astype(np.int64)
+
+
+def _counts_within(starts_V: NDArray[np.integer], start: int, end: int) -> NDArray[np.integer]:
+    """How many of each term's pairs stand from `start` to before `end`."""
+    return np.diff(np.clip(starts_V, start, end))

@@ -11,8 +11,9 @@ import msgspec
 import tomli_w
 
 from reasonembed.config import load_toml
-from reasonembed.corpora import Corpus, read_corpus
+from reasonembed.corpora import Corpus, Reading, read_corpus
 from reasonembed.domains import Domain, load_domain
+from reasonembed.errors import ConfigError
 from reasonembed.evaluate.benchmarks import load_collections
 from reasonembed.files import write_text
 from reasonembed.llm.chat import Door
@@ -144,9 +145,14 @@ def _inputs(
     config: SynthesisConfig | Path | None,
     sources: Path | Collection[str] | None,
 ) -> tuple[Corpus, Domain, SynthesisConfig, Collection[str] | None]:
+    config = load_toml(config, SynthesisConfig) if isinstance(config, Path) else config or SynthesisConfig()
+    if not isinstance(corpus, Corpus):
+        corpus = read_corpus(corpus, config.corpus)
+    elif config.corpus not in (Reading(), corpus.reading):
+        raise ConfigError("[corpus] in the config says how to read a corpus, but this one was read already. Drop it.")
     return (
-        corpus if isinstance(corpus, Corpus) else read_corpus(corpus),
+        corpus,
         domain if isinstance(domain, Domain) else load_domain(domain),
-        load_toml(config, SynthesisConfig) if isinstance(config, Path) else config or SynthesisConfig(),
+        config,
         read_sources(sources) if isinstance(sources, Path) else sources,
     )

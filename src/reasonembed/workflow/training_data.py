@@ -7,13 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from reasonembed.corpora import Corpus, read_corpus
+from reasonembed.corpora import Corpus
 from reasonembed.domains import Domain, load_domain
 from reasonembed.errors import InputError
 from reasonembed.manifest import read_manifest, read_rows
 from reasonembed.records import Example
 from reasonembed.redapter.data import TrainingExample, from_examples, read_released
 from reasonembed.remixer import assemble, holdout, select
+from reasonembed.remixer.job import corpus_of
 from reasonembed.workflow.synthesis import DOMAIN_FILE
 from reasonembed.workspace import Workspace
 
@@ -73,12 +74,7 @@ def read_workspace(workspace: Workspace, name: str) -> tuple[Domain, Corpus, lis
     """
     selected = read_manifest(workspace.stage_folder(name, select.STAGE))
     assert selected is not None  # assembled examples have a selection
-    corpus = read_corpus(str(selected.settings["corpus"]))
-    if corpus.sha256 != selected.inputs["corpus"]:
-        raise InputError(
-            f"the corpus {corpus.origin} is not the one that {workspace.path} was made from: its content differs. "
-            f"Put it back, or synthesize anew in another workspace."
-        )
+    corpus = corpus_of(selected)
     domain = load_domain(workspace.domain_folder(name) / DOMAIN_FILE)
     return domain, corpus, list(read_rows(workspace.stage_folder(name, assemble.STAGE), Example))
 
