@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from reasonembed.analyze.contamination import contamination, drop_contaminated
-from reasonembed.beir import Collection
+from reasonembed.beir import Collection, write_beir
 from reasonembed.corpora import Corpus
 from reasonembed.errors import InputError
 from reasonembed.files import write_jsonl
-from reasonembed.beir import write_beir
 from reasonembed.records import Document, Query
 from reasonembed.redapter.data import TrainingExample, read_released
 from reasonembed.workflow.contamination import filter_contaminated, measure_contamination, write_contamination

@@ -74,7 +74,9 @@ def compare(
 def agreement(labels: Sequence[int], reference: Sequence[int]) -> Agreement:
     """The agreement of two lists of classes, one entry a pair. Raises ValueError for empty or unequal lists."""
     if not labels or len(labels) != len(reference):
-        raise ValueError(f"{len(labels)} labels for {len(reference)} of the reference; as many, and one at least, needed")
+        raise ValueError(
+            f"{len(labels)} labels for {len(reference)} of the reference; as many, and one at least, needed"
+        )
     classes = sorted({*labels, *reference})
     place = {one: index for index, one in enumerate(classes)}
     confusion = np.zeros((len(classes), len(classes)), np.int64)
@@ -127,7 +129,10 @@ def text_lines(found: Comparison) -> list[str]:
         if one is None:
             continue
         kappa = "undefined" if one.kappa is None else f"{one.kappa:.3f}"
-        lines += ["", f"{name}: accuracy {one.accuracy:.3f}, macro F1 {one.macro_f1:.3f}, quadratic-weighted kappa {kappa}"]
+        lines += [
+            "",
+            f"{name}: accuracy {one.accuracy:.3f}, macro F1 {one.macro_f1:.3f}, quadratic-weighted kappa {kappa}",
+        ]
         lines.append("reference \\ labels " + "".join(f"{value:>9}" for value in one.classes))
         for value, row in zip(one.classes, one.confusion, strict=True):
             lines.append(f"{value:>18} " + "".join(f"{count:>9,}" for count in row))

@@ -86,9 +86,7 @@ def count_words(texts: Iterable[str], vocabulary: Vocabulary) -> WordCounts:
     return WordCounts(starts, terms[:used].copy(), counts[:used].copy(), np.diff(end_rows, prepend=0))
 
 
-def nearest_counts(
-    queries: WordCounts, blocks: Iterable[WordCounts], *, threads: int | None = None
-) -> list[Nearest]:
+def nearest_counts(queries: WordCounts, blocks: Iterable[WordCounts], *, threads: int | None = None) -> list[Nearest]:
     """As `nearest`, on counts; each block of texts is let go before the next is asked for."""
     best, rows = np.zeros(len(queries)), np.full(len(queries), -1, np.int64)
     threads = threads or os.cpu_count() or 1
@@ -143,11 +141,13 @@ def _columns(queries: WordCounts, block: WordCounts) -> tuple[NDArray[np.generic
     return column_starts, rows, counts, dense_row, dense
 
 
-def _loops():  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _loops():  # type: ignore[no-untyped-def]
     try:
         from reasonembed.analyze import loops
     except ModuleNotFoundError as error:
-        raise MissingExtra(f"this needs {error.name}, not installed here. Install it with: pip install numba") from error
+        raise MissingExtra(
+            f"this needs {error.name}, not installed here. Install it with: pip install numba"
+        ) from error
     return loops
 
 

@@ -97,7 +97,9 @@ def contamination(
 def benchmark_texts(collections: Mapping[str, Collection], kind: Kind) -> list[tuple[str, str, str]]:
     """(domain, id, text) of the queries, or of the documents that the qrels call relevant, each once a domain."""
     if kind == "query":
-        return [(name, query.query_id, query.text) for name, one in collections.items() for query in one.queries.values()]
+        return [
+            (name, query.query_id, query.text) for name, one in collections.items() for query in one.queries.values()
+        ]
     return [
         (name, doc_id, one.corpus[doc_id].content)
         for name, one in collections.items()

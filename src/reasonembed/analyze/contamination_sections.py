@@ -64,7 +64,9 @@ def _tables(found: Contamination) -> list[Block]:
     total = len(rows) > 1
     heads = ("Domain", *(f"{threshold:.1f}" for threshold in THRESHOLDS))
     return [
-        Table("Largest similarity of each text", ("Domain", "Texts", "Mean", "Median", "Max"), tuple(rows), total=total),
+        Table(
+            "Largest similarity of each text", ("Domain", "Texts", "Mean", "Median", "Max"), tuple(rows), total=total
+        ),
         Table("Texts at or above a similarity, %", heads, tuple(shares), total=total),
     ]
 

@@ -104,4 +104,13 @@ def _sections(data: ReportData) -> list[Section]:
     return [section for section in sections if section is not None]
 
 
-__all__ = ["Page", "ReportData", "machine_facts", "render_page", "render_report", "stage_row", "text_table", "write_report"]
+__all__ = [
+    "Page",
+    "ReportData",
+    "machine_facts",
+    "render_page",
+    "render_report",
+    "stage_row",
+    "text_table",
+    "write_report",
+]
