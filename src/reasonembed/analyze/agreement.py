@@ -1,4 +1,4 @@
-"""How well two judges agree: an annotator and its teacher, or an annotator and a benchmark's qrels (PAPER.md section 5).
+"""How well two judges agree: an annotator and its teacher, or an annotator and qrels (the paper, section 5).
 
 Pairs are matched by (query_id, doc_id). `grade` compares grades as they are, where both judge on one scale;
 `relevant` compares what they call relevant, each by its own threshold.

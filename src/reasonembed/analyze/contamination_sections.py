@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 
 from reasonembed.analyze.contamination import THRESHOLDS, Contamination, Match
-from reasonembed.evaluate.blocks import Block, Fold, Paragraph, Section, Table, cells, picture, quantile_texts
+from reasonembed.evaluate.blocks import Block, Cell, Fold, Paragraph, Section, Table, cells, picture, quantile_texts
 
 _NAMES = {"query": ("benchmark query", "training query"), "document": ("gold document", "training positive")}
 _TITLES = {"query": "Queries", "document": "Gold documents"}
@@ -37,8 +37,8 @@ def _intro(found: Contamination) -> Paragraph:
     there, here = _NAMES[found.kind]
     return Paragraph(
         f"For each of {len(found.matches):,} {there} texts the largest weighted Jaccard similarity (sum of the smaller "
-        f"over sum of the larger word counts, every word counted) to any of {found.training_texts:,} {here} texts: 0 if "
-        f"no word is shared, 1 if both hold the same words equally often. The search is exact."
+        f"over sum of the larger word counts, every word counted) to any of {found.training_texts:,} {here} texts: 0 "
+        f"if no word is shared, 1 if both hold the same words equally often. The search is exact."
     )
 
 
@@ -83,7 +83,7 @@ def _pairs(found: Contamination, threshold: float) -> list[Block]:
     return [said, Fold(label, (table,))]
 
 
-def _pair(match: Match) -> tuple:  # type: ignore[type-arg]
+def _pair(match: Match) -> tuple[Cell, ...]:
     return cells(
         f"{match.similarity:.3f}",
         f"{match.domain}/{match.text_id}",

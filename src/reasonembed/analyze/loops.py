@@ -24,9 +24,9 @@ def _compiled(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., An
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         jit = functools.partial(njit, [signature], nogil=True)
         try:
-            return jit(cache=True)(function)  # type: ignore[no-any-return]
+            return jit(cache=True)(function)
         except (RuntimeError, OSError):  # "no locator available", or a disk that is full
-            return jit()(function)  # type: ignore[no-any-return]
+            return jit()(function)
 
     return wrap
 

@@ -23,7 +23,7 @@ def measure_agreement(
     """The agreement of labels with a reference.
 
     Both: a workspace, JSONL rows of `Label`, TREC qrels, a BEIR folder or a folder of them. Qrels have another
-    scale than labels, so that only relevance is compared; relevant in qrels is a grade of 1 or more unless said otherwise.
+    scale than labels, so that only relevance is compared; relevant in qrels is a grade of 1 or more by default.
     """
     ours, graded = read_grades(labels)
     theirs, reference_graded = read_grades(reference)
