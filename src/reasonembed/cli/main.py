@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from reasonembed import __version__
-from reasonembed.cli import demo, doctor, domains, evaluate, reproduce, score, search, show, synthesize, train
+from reasonembed.cli import analyze, demo, doctor, domains, evaluate, reproduce, score, search, show, synthesize, train
 from reasonembed.errors import ReasonEmbedError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("reproduce")(reproduce.reproduce)
 app.command("search")(search.search)
 app.command("show")(show.show)
 app.add_typer(domains.app, name="domains")
+app.add_typer(analyze.app, name="analyze")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 

@@ -47,6 +47,14 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     stages: Sequence[StageRow] = ()
 
 
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """The head of a report of sections that its caller makes."""
+
+    title: str
+    summary: str = ""
+    facts: Mapping[str, str] = {}
+
+
 def stage_row(manifest: Manifest) -> StageRow:
     """A stage's manifest as the report counts it."""
     return {
@@ -66,14 +74,19 @@ def write_report(path: Path, data: ReportData) -> None:
 
 
 def render_report(data: ReportData) -> str:
-    """The report as HTML: names and reasons are data, escaped, whatever they hold. Equal data, equal text."""
+    """The report as HTML; equal data, equal text."""
+    return render_page(data, _sections(data))
+
+
+def render_page(head: ReportData | Page, sections: Sequence[Section]) -> str:
+    """Sections under a head as HTML: names and reasons are data, escaped, whatever they hold."""
     import jinja2
 
     template = resources.files("reasonembed.evaluate").joinpath("report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    page = environment.from_string(template).render(data=data, sections=_sections(data), version=__version__)
+    page = environment.from_string(template).render(data=head, sections=sections, version=__version__)
     return _NOT_IN_HTML.sub("\N{REPLACEMENT CHARACTER}", page)
 
 
@@ -91,4 +104,13 @@ def _sections(data: ReportData) -> list[Section]:
     return [section for section in sections if section is not None]
 
 
-__all__ = ["ReportData", "machine_facts", "render_report", "stage_row", "text_table", "write_report"]
+__all__ = [
+    "Page",
+    "ReportData",
+    "machine_facts",
+    "render_page",
+    "render_report",
+    "stage_row",
+    "text_table",
+    "write_report",
+]
