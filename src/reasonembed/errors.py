@@ -2,6 +2,7 @@
 
 ReasonEmbedError            exit code 1: the work failed, though nobody asked for the impossible
 ├── EndpointError           a language model's endpoint could not be used; the stage is left undone
+├── BudgetReached           a limit on calls, tokens or money was reached; the stage is left undone
 ├── DamageError             a journal, a rows file or a checkpoint is not what was written
 ├── StorageError            the disk refused a write (full, read-only, an I/O error)
 └── UserError               exit code 2: something in the command, the config or the data must be changed
@@ -26,6 +27,10 @@ class ReasonEmbedError(Exception):
 
 class EndpointError(ReasonEmbedError):
     """A model's endpoint could not be used after all retries; what it did answer is kept."""
+
+
+class BudgetReached(ReasonEmbedError):
+    """The calls, tokens or money that were allowed are spent; what was answered is kept."""
 
 
 class DamageError(ReasonEmbedError):

@@ -39,6 +39,7 @@ class Calls(msgspec.Struct, frozen=True):
     failures: int = 0  # final failures among both
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cost: float = 0.0  # of these tokens, in the currency of the prices; 0 where no price is known
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -196,6 +197,8 @@ def summary(manifest: Manifest) -> str:
     parts += [f"{count} dropped: {reason}" for reason, count in manifest.dropped.items()]
     if manifest.calls.asked or manifest.calls.from_journal:
         parts.append(f"{manifest.calls.asked} calls, {manifest.calls.from_journal} answers from the journal")
+    if manifest.calls.cost:
+        parts.append(f"cost {manifest.calls.cost:,.4f}")
     return ", ".join(parts) + f" ({manifest.seconds:.1f} s)"
 
 

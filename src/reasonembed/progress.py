@@ -24,16 +24,21 @@ Advance = Callable[[int], None]
 class Progress(Protocol):
     """What shows how far a phase has come; this module is one, and so may be an object of your own."""
 
-    def task(self, label: str, *, total: int | None = None) -> AbstractContextManager[Advance]:
-        """A phase of `total` steps (None: unknown); the block calls what it gets with the steps done."""
+    def task(
+        self, label: str, *, total: int | None = None, note: Callable[[], str] | None = None
+    ) -> AbstractContextManager[Advance]:
+        """A phase of `total` steps (None: unknown); the block calls what it gets with the steps done.
+
+        note: says more about how it stands, for example what was spent; called now and then.
+        """
         ...
 
 
 @contextlib.contextmanager
-def task(label: str, *, total: int | None = None) -> Iterator[Advance]:
+def task(label: str, *, total: int | None = None, note: Callable[[], str] | None = None) -> Iterator[Advance]:
     """A phase of `total` steps: shown as it goes if stderr is a terminal and INFO is logged, else one line.
 
-    Under several processes (`RANK`) only the first speaks.
+    note: what else is said at the end of the line. Under several processes (`RANK`) only the first speaks.
     """
     done = 0
     started = time.perf_counter()
@@ -44,7 +49,7 @@ def task(label: str, *, total: int | None = None) -> Iterator[Advance]:
         nonlocal done
         done += steps
         if bar is not None:
-            bar.advance(steps)
+            bar.advance(steps, note() if note else "")
 
     try:
         yield advance
@@ -52,7 +57,9 @@ def task(label: str, *, total: int | None = None) -> Iterator[Advance]:
         if bar is not None:
             bar.close()
         elif speaks:
-            logger.info(_line(label, done, total, time.perf_counter() - started))
+            line = _line(label, done, total, time.perf_counter() - started)
+            said = note() if note else ""
+            logger.info(f"{line}, {said}" if said else line)
 
 
 def _line(label: str, done: int, total: int | None, seconds: float) -> str:
@@ -74,10 +81,10 @@ class _Bar:
                 _Bar._display.start()
             _Bar._open += 1
             self._shown = _Bar._display
-        self._task = self._shown.add_task(label, total=total)
+        self._task = self._shown.add_task(label, total=total, note="")
 
-    def advance(self, steps: int) -> None:
-        self._shown.advance(self._task, steps)
+    def advance(self, steps: int, note: str) -> None:
+        self._shown.update(self._task, advance=steps, note=note)
 
     def close(self) -> None:
         self._shown.stop_task(self._task)
@@ -104,6 +111,7 @@ def _new_display() -> Any:
         progress.TimeElapsedColumn(),
         progress.TextColumn("left"),
         progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
     )
 

@@ -55,7 +55,8 @@ def test_synthesize_says_what_each_stage_did_and_a_second_run_asks_nothing(works
 def test_a_dry_run_prints_the_calls_and_writes_nothing(tmp_path: Path) -> None:
     done = reasonembed("synthesize", BIOLOGY, "-w", "runs/x", *RECORDED, "--limit", "5", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0
-    assert re.search(r"annotate +to do +255 +255", done.stdout)
+    assert re.search(r"annotate +to do +255 +255 +[\d,]+ +[\d,]+ +unknown", done.stdout)
+    assert "estimated, characters / 4" in done.stdout and "no price is known for recorded:pocket" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -200,7 +200,7 @@ def test_progress_is_told_of_each_request(journal: Journal, ask_for: AskFor) -> 
 
     class Noting:
         @contextlib.contextmanager
-        def task(self, label: str, *, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        def task(self, label: str, *, total: int | None = None, note: object = None) -> Iterator[Callable[[int], None]]:
             yield lambda count: steps.append((label, total, count))
 
     for _ in range(2):

@@ -14,6 +14,7 @@ from reasonembed.errors import ConfigError, MissingExtra, nearest
 if TYPE_CHECKING:
     from reasonembed.evaluate.reproduction import Recipe
     from reasonembed.evaluate.scoring import FileScores
+    from reasonembed.llm.prices import Prices
     from reasonembed.remixer.pipeline import StagePlan, SynthesisReport
     from reasonembed.remixer.show import ShownDocument, ShownExample
     from reasonembed.search.systems import System
@@ -116,22 +117,59 @@ def _add(systems: dict[str, Callable[[], System]], label: str, path: str, made: 
     systems[label if label not in systems else path] = made
 
 
-def plan_lines(plans: Iterable[StagePlan]) -> Iterator[str]:
-    """The plan of a synthesis as a table."""
-    yield f"{'stage':<10} {'state':<8} {'rows at most':>14} {'calls at most':>14}"
-    total = 0
+def plan_lines(plans: Sequence[StagePlan], prices: Prices) -> Iterator[str]:
+    """The plan of a synthesis as a table, and what its figures rest on."""
+    head = f"{'stage':<10} {'state':<8} {'rows at most':>14} {'calls at most':>14}"
+    yield f"{head} {'tokens in':>15} {'tokens out':>14} {'cost':>12}"
     for plan in plans:
-        total += plan.calls
-        yield f"{plan.stage:<10} {plan.state:<8} {plan.rows:>14,} {plan.calls:>14,}  {plan.note}".rstrip()
-    yield f"{'in all':<10} {'':<8} {'':>14} {total:>14,}  before what the journal holds already"
+        row = f"{plan.stage:<10} {plan.state:<8} {plan.rows:>14,} {plan.calls:>14,} {_cost_columns([plan])}"
+        yield f"{row}  {plan.note}".rstrip()
+    calls = sum(plan.calls for plan in plans)
+    yield f"{'in all':<10} {'':<8} {'':>14} {calls:>14,} {_cost_columns(plans)}  before what the journal holds already"
+    yield from _cost_notes(plans, prices)
 
 
-def synthesis_lines(report: SynthesisReport, workspace: Path) -> Iterator[str]:
+def _cost_columns(plans: Sequence[StagePlan]) -> str:
+    costs = [plan.cost for plan in plans if plan.cost]
+    if not costs:
+        return f"{'':>15} {'':>14} {'':>12}"
+    known = [cost.cost for cost in costs if cost.cost is not None]
+    tokens = f"{sum(cost.prompt_tokens for cost in costs):>15,} {sum(cost.completion_tokens for cost in costs):>14,}"
+    return f"{tokens} {sum(known):>12,.2f}" if len(known) == len(costs) else f"{tokens} {'unknown':>12}"
+
+
+def _cost_notes(plans: Sequence[StagePlan], prices: Prices) -> Iterator[str]:
+    from reasonembed.remixer.estimate import CHARS_PER_TOKEN
+
+    stages = [(plan.stage, plan.cost, plan.calls) for plan in plans if plan.cost]
+    counted = [stage for stage, cost, _ in stages if cost.counted]
+    guessed = [stage for stage, cost, _ in stages if not cost.counted]
+    if counted:
+        yield f"tokens in: {', '.join(counted)}: counted with the model's tokenizer on a sample of prompts"
+    if guessed:
+        yield f"tokens in: {', '.join(guessed)}: estimated, characters / {CHARS_PER_TOKEN} on a sample of prompts"
+    for stage, cost, calls in stages:
+        origin = (
+            f"mean of {cost.answers_seen:,} replies in the journal" if cost.answers_seen else "assumed, no thinking"
+        )
+        yield f"tokens out: {stage}: {cost.completion_tokens / calls:,.0f} a call, {origin}"
+    for model in dict.fromkeys(cost.model for _, cost, _ in stages if cost.cost is None):
+        yield f"cost: no price is known for {model}; give one with --prices FILE if it costs anything"
+    if any(cost.cost is not None for _, cost, _ in stages):
+        yield f"cost: in {prices.currency}, prices of {prices.as_of or 'your file'}"
+
+
+def synthesis_lines(report: SynthesisReport, workspace: Path, currency: str) -> Iterator[str]:
     """What synthesis came to, a line a stage, and what to do next."""
+    from reasonembed.llm.budget import money
     from reasonembed.manifest import summary
 
     for result in report.stages:
         yield f"{result.stage:<10} {'' if result.fresh else '(done before) '}{summary(result.manifest)}"
+    if (spent := report.spent).asked:
+        cost = f", {money(spent.cost, currency)}" if spent.cost else ""
+        tokens = f"{spent.prompt_tokens:,} tokens in, {spent.completion_tokens:,} out"
+        yield f"spent      {spent.asked:,} calls, {tokens}{cost}, in this run"
     yield f"folder     {report.folder}"
     if report.release_path:
         yield f"data       {report.release_path}"

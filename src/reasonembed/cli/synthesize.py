@@ -50,6 +50,14 @@ def synthesize(
         bool | None,
         typer.Option("--domain-check/--no-domain-check", help="Ask whether documents fit the domain."),
     ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Stop when the workspace has spent so much in all, earlier runs included.")
+    ] = None,
+    max_calls: Annotated[int | None, typer.Option(help="The same for calls; may be raised later.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="The same for tokens, read and written.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="TOML with prices per million tokens; they go before the shipped ones.")
+    ] = None,
     concurrency: Annotated[int | None, typer.Option(help="HTTP requests in flight at once.")] = None,
     api_key_env: Annotated[str, typer.Option(help="NAME of the environment variable with the key.")] = "",
     stop_after: Annotated[str | None, typer.Option(help="The last stage to run.")] = None,
@@ -57,7 +65,7 @@ def synthesize(
         str | None, typer.Option(help="Redo this stage and those after it; replies are kept.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and the number of calls; do nothing.")
+        bool, typer.Option("--dry-run", help="Print the plan: calls, tokens and cost per stage; do nothing.")
     ] = False,
 ) -> None:
     """Write queries from documents, think them through, mine candidates without the source, grade, assemble, release.
@@ -67,7 +75,9 @@ def synthesize(
     Example: reasonembed synthesize docs.jsonl -w runs/trial -m http://localhost:8000/v1 --limit 20 --holdout 0.1
     """
     from reasonembed.config import load_toml, override
+    from reasonembed.llm.budget import Budget
     from reasonembed.llm.endpoint import ClientConfig
+    from reasonembed.llm.prices import load_prices
     from reasonembed.remixer.config import SynthesisConfig
     from reasonembed.workflow.synthesis import Models, plan_synthesis
     from reasonembed.workflow.synthesis import synthesize as run
@@ -87,6 +97,7 @@ def synthesize(
     settings = override(settings, flags)
     client = ClientConfig(api_key_env=api_key_env)
     client = override(client, {"concurrency": concurrency})
+    price_list = load_prices(prices)
     common = {
         "domain": domain,
         "workspace": workspace,
@@ -95,13 +106,15 @@ def synthesize(
         "sources": sources,
         "benchmarks": benchmark or [],
         "client": client,
+        "prices": price_list,
     }
     if dry_run:
         from reasonembed.cli.output import plan_lines
 
-        typer.echo("\n".join(plan_lines(plan_synthesis(corpus, **common))))  # type: ignore[arg-type]
+        typer.echo("\n".join(plan_lines(plan_synthesis(corpus, **common), price_list)))  # type: ignore[arg-type]
         return
     from reasonembed.cli.output import synthesis_lines
 
-    report = run(corpus, **common, stop_after=stop_after, restart_from=restart_from)  # type: ignore[arg-type]
-    typer.echo("\n".join(synthesis_lines(report, workspace)))
+    limits = override(Budget(), {"max_cost": max_cost, "max_calls": max_calls, "max_tokens": max_tokens})
+    report = run(corpus, **common, budget=limits, stop_after=stop_after, restart_from=restart_from)  # type: ignore[arg-type]
+    typer.echo("\n".join(synthesis_lines(report, workspace, price_list.currency)))

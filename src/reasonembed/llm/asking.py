@@ -11,7 +11,8 @@ from itertools import islice
 import msgspec
 
 from reasonembed.errors import EndpointError, shown
-from reasonembed.llm.backend import Ask, Backend, TransportFailure
+from reasonembed.llm.backend import Ask, Backend, TransportFailure, payee
+from reasonembed.llm.budget import Purse
 from reasonembed.llm.chat import Reply, Request, Spent
 from reasonembed.llm.journal import Journal
 from reasonembed.progress import Advance
@@ -33,6 +34,7 @@ class Asking:
         requests: Iterator[Request],
         key: Callable[[Request], bytes],
         advance: Advance,
+        purse: Purse,
     ) -> None:
         self.spent = Spent()  # what was committed so far
         self._backend = backend
@@ -40,6 +42,9 @@ class Asking:
         self._requests = requests
         self._key = key
         self._advance = advance
+        self._purse = purse
+        self._payee = payee(backend)
+        self._out_of_budget = False
         self._missing: deque[tuple[bytes, Request]] = deque()
         self._pulling = asyncio.Lock()
         self._answered: list[tuple[bytes, Reply]] = []
@@ -69,12 +74,20 @@ class Asking:
     async def _work(self, ask: Ask) -> None:
         while (item := await self._next_missing()) is not None:
             key, request = item
+            if self._out_of_budget or not self._purse.take():
+                self._out_of_budget = True  # those in flight finish and are committed
+                return
             try:
                 reply = await ask(request)
             except TransportFailure as failure:
                 self._note_failure(key, request, failure)
             else:
+                cost = self._purse.pay(self._payee, reply.usage)
+                self.spent = sum_spent(self.spent, Spent(cost=cost))
                 self._keep(key, reply)
+                self._purse.check(reply)
+            finally:
+                self._purse.put_back()
 
     def _keep(self, key: bytes, reply: Reply) -> None:
         """Hand the reply on to the next commit.
@@ -151,7 +164,7 @@ class Asking:
         self._has_answers.clear()
         if not self._answered:
             return
-        self._journal.put_many(self._answered)
+        self._journal.put_many(self._answered, model=self._payee)
         replies = [reply for _, reply in self._answered]
         self._pending.difference_update(key for key, _ in self._answered)
         self._answered.clear()
@@ -167,7 +180,9 @@ class Asking:
         )
 
     def raise_failures(self, label: str) -> None:
-        """EndpointError if some requests got no answer."""
+        """EndpointError if some requests got no answer, BudgetReached if some might not be asked."""
+        if self._out_of_budget:
+            raise self._purse.stop(label)
         if self._failed:
             raise EndpointError(
                 f"{label}: {len(self._failed)} of {len(self._failed) + self.spent.asked} requests got no "

@@ -17,6 +17,11 @@ class TransportFailure(EndpointError):
     """One request got no answer after all retries; it is not a reply, and it is asked again next time."""
 
 
+def payee(backend: Backend) -> str:
+    """The model's name as the price list has it: without the revision."""
+    return backend.model.partition("@")[0]
+
+
 class Backend(Protocol):
     """What a `ChatDoor` needs from whatever answers."""
 

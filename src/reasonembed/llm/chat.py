@@ -86,6 +86,7 @@ class Spent(msgspec.Struct, frozen=True):
     failures: int = 0  # final failures among both
     prompt_tokens: int = 0  # of the requests answered just now
     completion_tokens: int = 0
+    cost: float = 0.0  # of the same, in the currency of the prices; 0 where no price is known
 
 
 class Door(Protocol):
@@ -93,6 +94,9 @@ class Door(Protocol):
 
     model: str
     """The configured name and revision of the model, part of the journal's key and of manifests."""
+
+    payee: str
+    """The model's name in price lists and in the journal's ledger."""
 
     honours_conditions: bool
     """False for recordings: their replies were not conditioned on the prompt at hand."""

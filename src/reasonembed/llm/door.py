@@ -12,7 +12,8 @@ import msgspec
 from reasonembed import progress as terminal_progress
 from reasonembed.errors import ConfigError, nearest, shown
 from reasonembed.llm.asking import Asking, sum_spent
-from reasonembed.llm.backend import Backend
+from reasonembed.llm.backend import Backend, payee
+from reasonembed.llm.budget import Purse
 from reasonembed.llm.chat import Reply, Request, Spent
 from reasonembed.llm.endpoint import ClientConfig, parse_endpoint
 from reasonembed.llm.journal import Journal
@@ -38,7 +39,8 @@ class ChatDoor:
     """Asks `backend` what `journal` lacks; implements `reasonembed.llm.chat.Door`.
 
     concurrency: requests in flight at once, at least 1.  progress: shows how far each call of `replies` is.
-    Several doors may share one journal (a model per stage).
+    purse: what was spent and may be spent; without one, spending is counted and not limited.
+    Several doors may share one journal and one purse (a model per stage).
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class ChatDoor:
         *,
         concurrency: int = _LOCAL_CONCURRENCY,
         progress: Progress = terminal_progress,
+        purse: Purse | None = None,
     ) -> None:
         if concurrency < 1:
             raise ConfigError(f"concurrency is {concurrency!r}; it must be at least 1.")
@@ -55,8 +58,10 @@ class ChatDoor:
         self.journal = journal
         self.concurrency = concurrency
         self.model = backend.model
+        self.payee = payee(backend)
         self.honours_conditions = backend.honours_conditions
         self._progress = progress
+        self._purse = purse or Purse(journal)
         self._spent = Spent()
 
     def __repr__(self) -> str:
@@ -73,11 +78,11 @@ class ChatDoor:
         """Every request with its reply, in the order of the requests; see `chat.Door.replies`.
 
         Raises EndpointError, after what could be answered was committed, if some requests failed in transport
-        (or at once, if the endpoint cannot be used at all); nothing is yielded then. On Ctrl-C what was
-        answered is committed before KeyboardInterrupt goes on.
+        (or at once, if the endpoint cannot be used at all), BudgetReached if some might not be asked; nothing
+        is yielded then. On Ctrl-C what was answered is committed before KeyboardInterrupt goes on.
         """
-        with self._progress.task(label, total=total) as advance:
-            asking = Asking(self.backend, self.journal, iter(make_requests()), self.key, advance)
+        with self._progress.task(label, total=total, note=self._purse.words) as advance:
+            asking = Asking(self.backend, self.journal, iter(make_requests()), self.key, advance, self._purse)
             try:
                 run_to_end(asking.run(self.concurrency))
             finally:
@@ -117,12 +122,13 @@ def open_door(
     model: str | None = None,
     revision: str = "",
     progress: Progress = terminal_progress,
+    purse: Purse | None = None,
 ) -> Iterator[ChatDoor]:
     """A door to what `spec` names, for the length of a `with` block; one of `KINDS`.
 
     An HTTP endpoint's model is `model`, or `URL#MODEL`, or the only one that the server, asked, lists.
     revision: names the weights where the model's name does not; part of the journal's key.
-    journal: an open one to share; else the one at `journal_path` is opened and closed.
+    journal: an open one to share; else the one at `journal_path` is opened and closed.  purse: see `ChatDoor`.
     Raises ConfigError for a `spec` that is none of them, EndpointError if a server must be asked and is away.
     """
     if (journal is None) == (journal_path is None):
@@ -132,7 +138,9 @@ def open_door(
         if journal is None:
             assert journal_path is not None
             journal = stack.enter_context(Journal(journal_path, durable=client.durable if client else False))
-        yield ChatDoor(backend, journal, concurrency=concurrency, progress=progress)
+        if purse is not None:
+            purse.price_of(payee(backend))
+        yield ChatDoor(backend, journal, concurrency=concurrency, progress=progress, purse=purse)
 
 
 def _backend(spec: str, *, client: ClientConfig | None, model: str | None, revision: str) -> tuple[Backend, int]:

@@ -23,6 +23,7 @@ import zstandard
 from reasonembed.errors import DamageError, InputError, shown
 from reasonembed.llm.chat import Failure, Reply, Usage
 from reasonembed.llm.keys import id_bytes
+from reasonembed.llm.spending import Spending, book, open_ledger, read_ledger
 from reasonembed.llm.sqlite_errors import named_errors
 
 SCHEMA_VERSION = 1
@@ -112,6 +113,7 @@ class Journal:
                 run(_SCHEMA)
                 run(f"PRAGMA application_id = {_APPLICATION_ID}")
                 run(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            open_ledger(self._connection)
 
     def _refuse_strangers(self) -> bool:
         """Whether the file is a journal (False: it is empty). Raises InputError if it is something else."""
@@ -140,13 +142,18 @@ class Journal:
                 self._connection.execute("ROLLBACK")
             raise
 
-    def put_many(self, replies: Iterable[tuple[bytes, Reply]]) -> None:
-        """Commit all of `replies` (key, reply) or none. A key that is there already keeps its first reply."""
+    def put_many(self, replies: Iterable[tuple[bytes, Reply]], *, model: str = "") -> None:
+        """Commit all of `replies` (key, reply) or none. A key that is there already keeps its first reply.
+
+        model: who is paid for them, for the ledger (see `spending`).
+        """
+        replies = list(replies)
         with self._lock, named_errors(self.path):
             now = time.time()
             rows = [self._columns(key, reply, now) for key, reply in replies]
             with self._transaction():
                 self._connection.executemany(_INSERT, rows)
+                book(self._connection, model, (reply for _, reply in replies))
 
     def _columns(self, key: bytes, reply: Reply, now: float) -> tuple[object, ...]:
         failure = reply.failure
@@ -222,6 +229,11 @@ class Journal:
         """Tokens over all replies."""
         prompt, completion = self._one("SELECT total(prompt_tokens), total(completion_tokens) FROM replies")
         return Usage(prompt_tokens=int(prompt), completion_tokens=int(completion))
+
+    def spending(self) -> tuple[Spending, ...]:
+        """Calls and tokens ever paid for, by model and stage."""
+        with self._lock, named_errors(self.path):
+            return read_ledger(self._connection)
 
     def _one(self, query: str) -> tuple[float, ...]:
         with self._lock, named_errors(self.path):

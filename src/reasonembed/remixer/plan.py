@@ -14,6 +14,7 @@ from reasonembed.manifest import finished, read_manifest
 from reasonembed.records import Qrels
 from reasonembed.remixer import annotate, generate, mine, reason, select
 from reasonembed.remixer.config import SynthesisConfig
+from reasonembed.remixer.estimate import Costing, StageCost, stage_cost
 from reasonembed.remixer.job import Job, make_job
 from reasonembed.remixer.stages import STAGES, stage_names
 from reasonembed.workspace import Workspace
@@ -27,6 +28,7 @@ class StagePlan(msgspec.Struct, frozen=True):
     rows: int  # that it has, or at most will have
     calls: int
     note: str = ""
+    cost: StageCost | None = None  # of the calls, where costs were asked for
 
 
 def plan(
@@ -40,10 +42,12 @@ def plan(
     config: SynthesisConfig | None = None,
     sources: Collection[str] | None = None,
     exclude_qrels: Qrels | None = None,
+    costing: Costing | None = None,
 ) -> tuple[StagePlan, ...]:
     """What `synthesize` would do with the same arguments: per stage what is done, and how many calls at most.
 
     Asks nothing and writes nothing. Stages drop rows on the way, so the true numbers are lower.
+    costing: prices and what else the tokens and cost of the calls are reckoned from.
     """
     job = make_job(
         corpus,
@@ -62,7 +66,13 @@ def plan(
             plans.append(_plan_stage(job, name, plans))
         else:
             plans.append(_expected(job, name, plans))
-    return tuple(plans)
+    return tuple(_with_cost(job, one, costing) for one in plans)
+
+
+def _with_cost(job: Job, plan: StagePlan, costing: Costing | None) -> StagePlan:
+    if costing is None or not plan.calls:
+        return plan
+    return msgspec.structs.replace(plan, cost=stage_cost(job, plan.stage, plan.calls, costing))
 
 
 def _plan_stage(job: Job, name: str, before: list[StagePlan]) -> StagePlan:
