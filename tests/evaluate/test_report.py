@@ -249,7 +249,7 @@ def test_equal_data_gives_equal_bytes_and_the_file_is_utf8(tmp_path, html):
     path = tmp_path / "deep" / "report.html"
     write_report(path, full())
     assert path.read_text(encoding="utf-8") == html
-    assert sorted(found.name for found in path.parent.iterdir()) == ["report.html"]
+    assert sorted(found.name for found in path.parent.iterdir()) == ["report.html", "report.md"]
 
 
 def test_drawing_leaves_matplotlib_as_it_was():

@@ -163,6 +163,11 @@ def evaluation_lines(judgment: Judgment) -> Iterator[str]:
                 printed.add(line)
                 yield line
         yield f"{name}: {system.removeprefix('system: ')}"
+    if (beside := judgment.beside) is not None:
+        from reasonembed.evaluate.published import published_lines
+
+        yield ""
+        yield from published_lines(beside)
 
 
 def example_lines(example: ShownExample, domain: str, *, negatives: int) -> Iterator[str]:
