@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from reasonembed.evaluate.blocks import Block, Bullets, Cell, Fold, Heading, Paragraph, Picture, Section, Table
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&!])")
+_AT_START = re.compile(r"^(\d*)([-+=.)])(?=\s|$|\2)")  # a list, a rule, an underlined heading
 
 
 def render_markdown(title: str, summary: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
@@ -56,4 +57,4 @@ def _cell(cell: Cell) -> str:
 
 def _plain(text: str) -> str:
     """The text on one line, every sign that Markdown would read as markup behind a backslash."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return _AT_START.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", " ".join(text.split())))

@@ -151,10 +151,11 @@ def query_scatter(scored: Scored, base: str, measure: str) -> Draw:
                 sizes = np.minimum(10 + 6 * counts[chosen], 160)
                 axes.scatter(x[chosen], y[chosen], s=sizes, c=shade, marker=marker, alpha=0.65, linewidths=0, zorder=2)
             axes.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal", xticks=(0, 50, 100), yticks=(0, 50, 100))
-            axes.grid(axis="both")
+            axes.grid(visible=True, axis="both")
             axes.set_title(label(name, 18 if narrow else _LABEL_CHARS), loc="left", color="#3b4048")
-        figure.supxlabel(f"{label(base)}, {label(measure)} of a query", fontsize=9.5, color="#3b4048")
-        figure.supylabel("the system's", fontsize=9.5, color="#3b4048")
+        style: dict[str, Any] = {"fontsize": 9.5, "color": "#3b4048"}
+        figure.supxlabel(f"{label(measure)} of a query under {label(base)}, points", **style)
+        figure.supylabel("under the system", **style)
 
     return draw
 

@@ -16,7 +16,7 @@ from reasonembed.evaluate.protocol import Protocol
 from reasonembed.evaluate.tables import Results, columns
 
 MARK = "\N{DAGGER}"
-_AVERAGE = "average"
+_AVERAGE = "avg"
 
 
 class PublishedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +41,7 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     protocol: str
     domains: tuple[str, ...]
+    short: tuple[str, ...]  # their names as columns
     rows: tuple[PublishedRow, ...]
     instructions: tuple[str, ...] = ()  # in the order of the domains; those of the shipped domains if empty
 
@@ -59,7 +60,7 @@ class PublishedTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BesideRow(msgspec.Struct, frozen=True):
-    """A row of the table, in points; `departs`: why it is no like for like, empty if it is."""
+    """A row of the table, in points; `departs`: why it is not like for like, empty if it is."""
 
     system: str
     scores: tuple[float, ...]
@@ -77,7 +78,7 @@ class Beside(msgspec.Struct, frozen=True):
 
     published: Published
     domains: tuple[str, ...]  # as the judged collections are named
-    head: tuple[str, ...]  # names of the columns of scores
+    head: tuple[str, ...]  # of the columns of scores: the average, where there is one, and short names of the domains
     rows: tuple[BesideRow, ...]
 
 
@@ -106,7 +107,8 @@ def beside_published(results: Results, protocols: Mapping[str, Protocol]) -> Bes
         scores = [100 * of[domain] for domain in domains]
         average = [100 * results[name][table.measure]["mean"]] if whole else []
         rows.append(BesideRow(name, (*average, *scores), departures(protocols[name], table, found), ours=True))
-    head = (_AVERAGE, *domains) if whole else tuple(domains)
+    short = tuple(table.short[table.domains.index(found[name])] for name in domains)
+    head = (_AVERAGE, *short) if whole else short
     return Beside(table, tuple(domains), head, tuple(rows))
 
 
@@ -137,7 +139,7 @@ def departures(protocol: Protocol, table: Published, domains: Mapping[str, str])
         return (*found, "ranked elsewhere: its queries, instruction and length are not known here")
     if "bag-of-words" in protocol.search:
         found.append("bag-of-words BM25, where the published row is query-side")
-    if protocol.dtype:  # a model embeds
+    if protocol.dtype or protocol.max_tokens or any(protocol.instructions.values()):  # a model embeds
         found += _dense_departures(protocol, table, domains)
     return tuple(found)
 
@@ -163,7 +165,7 @@ def published_section(beside: Beside) -> Section:
     rows = tuple((Cell(row.label), *(Cell(text, best=row.ours) for text in _texts(row, table))) for row in beside.rows)
     said = (
         f"Published scores are quoted from {table.source}. Their protocol: {table.protocol}. Bold: judged here. "
-        f"Rows marked {MARK} belong to another protocol, or to one that is not stated; they are no like for like."
+        f"A row marked {MARK} belongs to another protocol, or to one that is not stated: it is not like for like."
     )
     blocks: list[Block] = [
         Paragraph(said),
@@ -179,13 +181,12 @@ def published_section(beside: Beside) -> Section:
 def published_lines(beside: Beside) -> Sequence[str]:
     """The table for a terminal, with the reasons for each mark below."""
     table = beside.published
-    short = [name if name == _AVERAGE else name[:8] for name in beside.head]
-    rows = [[f"{table.title}, {table.measure}", *short]]
+    rows = [[f"{table.title}, {table.measure}", *beside.head]]
     rows += [[("> " if row.ours else "  ") + row.label, *_texts(row, table)] for row in beside.rows]
     notes = [f"{MARK} {row.system}: {'; '.join(row.departs)}" for row in beside.rows if row.departs]
     return [
         columns(rows),
-        f"> judged here; the others as published ({table.source}); {MARK} another protocol, no like for like:",
+        f"> judged here; the others as published ({table.source}); {MARK} another protocol, not like for like:",
         *notes,
     ]
 

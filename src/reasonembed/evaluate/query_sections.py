@@ -21,15 +21,15 @@ def queries_section(scored: Scored, texts: Mapping[Key, str], *, base: str, meas
 
     counts = {name: _counts(scored[name], scored[base]) for name in others}
     said = "; ".join(f"{name} {count}" for name, count in counts.items())
-    rows = (math.ceil(len(others) / 3), math.ceil(len(others) / 2))
-    wide_in, narrow_in = (8.0 if len(others) >= 3 else 5.4) / min(3, max(2, len(others))), 1.85
+    wide_in = 2.5 if len(others) > 1 else 4.0
+    narrow_in = 1.75 if len(others) > 1 else 3.3
     plot = picture(
         query_scatter(scored, base, measure),
         alt=f"Scatter plots of {measure} of each query, system against {base}: {said}.",
         caption=f"{measure} of each query in points: {base} across, the system upwards; a larger dot stands for more "
         f"queries. Blue triangles above the line: higher than {base}; orange ones below: lower; grey: equal.",
-        height_in=0.5 + (wide_in + 0.3) * rows[0],
-        narrow_height_in=(0.5 + (narrow_in + 0.3) * rows[1]) if len(others) > 1 else 3.6,
+        height_in=0.4 + wide_in * math.ceil(len(others) / 3),
+        narrow_height_in=0.4 + narrow_in * math.ceil(len(others) / 2),
     )
     blocks: list[Block] = [Paragraph(f"Queries on which a system scores higher, lower, the same: {said}."), plot]
     for name in others:
@@ -56,7 +56,7 @@ def _table(
 ) -> Table:
     rows = tuple(
         (
-            Cell(f"{change.domain} {change.query_id}"),
+            Cell(_name(change)),
             Cell(points(change.base)),
             Cell(points(change.score)),
             Cell(typographic(signed(change.difference)), tone=tone),
@@ -65,6 +65,11 @@ def _table(
         for change in changes
     )
     return Table(caption, ("Query", base, name, "Difference", "Text"), rows, prose=(4,))
+
+
+def _name(change: Change) -> str:
+    """Domain and query id; the id alone where it names its domain."""
+    return change.query_id if change.query_id.startswith(change.domain) else f"{change.domain} {change.query_id}"
 
 
 def _shortened(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,9 @@ class Judgment(msgspec.Struct, frozen=True):
 
     @property
     def labelled(self) -> dict[str, Evaluation]:
-        """Every evaluation under the name that it has in the folder: the system's, with its seed where several are."""
+        """Every evaluation under the name of its files: the system's, with its seed where there are several."""
         return {
-            name.replace("/", "_") + (f"-seed{number}" if len(seeds) > 1 else ""): evaluation
+            _file_name(name) + (f"-seed{number}" if len(seeds) > 1 else ""): evaluation
             for name, seeds in self.evaluations.items()
             for number, evaluation in enumerate(seeds)
         }
@@ -76,6 +77,11 @@ class Judgment(msgspec.Struct, frozen=True):
     def protocols(self) -> dict[str, str]:
         """system -> how it was judged, to stand beside its scores."""
         return {name: str(seeds[0].protocol) for name, seeds in self.evaluations.items()}
+
+
+def _file_name(system: str) -> str:
+    """A name without white space or separators, and no hidden one: it names folders, and tags runs."""
+    return re.sub(r"[^\w.+-]|^\.", "_", system)
 
 
 def judge(
