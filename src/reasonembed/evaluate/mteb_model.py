@@ -10,10 +10,10 @@ from typing import Any
 from reasonembed.domains import load_domain
 from reasonembed.encoder.folder import find_model, fingerprint, read_model_folder
 from reasonembed.encoder.prompts import query_prompt
-from reasonembed.errors import DamageError, MissingExtra
+from reasonembed.errors import MissingExtra
 from reasonembed.evaluate.mteb_export import LONG_DOMAINS, task_name
 from reasonembed.evaluate.published import published_tables
-from reasonembed.redapter.receipt import MANIFEST_FILE, TrainManifest, read_manifest
+from reasonembed.redapter.receipt import MANIFEST_FILE, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,8 @@ def mteb_model(
     Training data made for a domain that bears the name of one of BRIGHT's or R2MED's counts as the benchmark's: its
     corpus may have been the benchmark's own.
     Queries get the model's prompt for the task's domain, else our instruction for it, else its `query` prompt.
-    Raises MissingExtra without mteb, InputError for a folder that is no model or holds code or pickles.
+    Raises MissingExtra without mteb, InputError for a folder that is no model or holds code or pickles,
+    DamageError for a training manifest that cannot be read: what it says must not be lost in silence.
     """
     try:
         from mteb.models import ModelMeta, SentenceTransformerEncoderWrapper
@@ -39,7 +40,7 @@ def mteb_model(
 
     root = find_model(path)
     folder = read_model_folder(root)  # refuses what we would not load ourselves
-    training = _training_of(root)
+    training = read_manifest(root) if (root / MANIFEST_FILE).is_file() else None
     base = training.receipt.base if training else ""
     model = SentenceTransformer(str(root), device=device, local_files_only=True)
     model.prompts = dict(task_prompts(folder.prompts))
@@ -55,16 +56,6 @@ def mteb_model(
         }
     )
     return wrapper
-
-
-def _training_of(root: Path) -> TrainManifest | None:
-    """What our training left beside its model; None for a model of another make."""
-    if not (root / MANIFEST_FILE).is_file():
-        return None
-    try:
-        return read_manifest(root)
-    except DamageError:  # another program's file of that name
-        return None
 
 
 def task_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
