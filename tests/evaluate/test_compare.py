@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from reasonembed.evaluate.compare import bootstrap_interval, mean_over_domains, paired_difference
+from reasonembed.evaluate.compare import bootstrap_interval, holm, mean_over_domains, paired_difference
 
 DOMAINS = ["a"] * 3 + ["b"]
 SCORES = [0.0, 0.3, 0.6, 1.0]
@@ -97,3 +97,25 @@ def test_scores_that_cannot_be_compared_are_refused() -> None:
         bootstrap_interval([float("nan")], ["x"])
     with pytest.raises(ValueError, match="same queries"):
         paired_difference([0.5], [0.5, 0.6], ["x"])
+
+
+def test_holm_is_the_closed_test_of_bonferroni_tests() -> None:
+    """A hypothesis falls if every set of hypotheses that holds it falls: its p is the worst over those sets."""
+    rng = np.random.default_rng(7)
+    for size in (1, 2, 3, 5, 6):
+        p = {f"s{number}": float(rng.random() ** 3) for number in range(size)}
+        for name, corrected in holm(p).items():
+            others = [other for other in p if other != name]
+            sets = [(name, *rest) for count in range(size) for rest in itertools.combinations(others, count)]
+            worst = max(min(1.0, len(chosen) * min(p[one] for one in chosen)) for chosen in sets)
+            assert corrected == pytest.approx(worst)
+
+
+def test_holm_keeps_order_names_and_ties_and_refuses_what_is_no_p() -> None:
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
+        {"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02}
+    )
+    assert list(holm({"b": 0.5, "a": 0.5})) == ["b", "a"] and holm({"b": 0.5, "a": 0.5})["a"] == 1.0
+    assert holm({}) == {}
+    with pytest.raises(ValueError, match=r"the p value of a is 1\.5"):
+        holm({"a": 1.5})

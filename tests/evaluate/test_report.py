@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from reasonembed.evaluate.compare import Interval
 from reasonembed.evaluate.facts import duration, machine_facts
 from reasonembed.evaluate.report import ReportData, render_report, stage_row, text_table, write_report
 from reasonembed.evaluate.tables import findings, outcome, p_value, signed
@@ -91,6 +92,14 @@ def step(number: int, epoch: int, intensity: float | None) -> dict[str, Any]:
     return record
 
 
+SCORED = {
+    "bm25": {("biology", "b1"): 0.75, ("biology", "b2"): 0.0, ("pony", "7"): 0.5},
+    "base": {("biology", "b1"): 0.25, ("biology", "b2"): 1.0, ("pony", "7"): 0.5},
+    "ri-infonce": {("biology", "b1"): 0.25, ("biology", "b2"): 1.0, ("pony", "7"): 0.5},
+}
+TEXTS = {("biology", "b1"): "Why do\nleaves fall?", ("biology", "b2"): "word " * 100, ("pony", "7"): "never shown"}
+
+
 def full() -> ReportData:
     return ReportData(
         title="A report",
@@ -114,6 +123,9 @@ def full() -> ReportData:
             {"domain": "pony", "stage": "mine", "in": 27, "out": 27, "dropped": {}, "calls": 0,
              "seconds": 0.2},
         ],
+        scored=SCORED,
+        texts=TEXTS,
+        domain_intervals={"bm25": {"biology": Interval(0.1834, 0.1, 0.2991), "pony": Interval(0.2228, 0.1, 0.3)}},
     )  # fmt: skip
 
 
@@ -179,7 +191,7 @@ def test_tables_and_pictures_can_be_read_without_seeing_them(page):
 
 def test_each_picture_comes_in_two_widths_as_whole_images(page):
     sources, pictures = page.all("source"), page.all("img")
-    assert len(sources) == len(pictures) == 7
+    assert len(sources) == len(pictures) == 8
     for wide, narrow in zip(pictures, sources, strict=True):
         widths = [svg_of(uri).get("width", "") for uri in (wide["src"], narrow["srcset"])]
         assert float(widths[0].removesuffix("pt")) > 2 * float(widths[1].removesuffix("pt"))
@@ -193,6 +205,40 @@ def test_the_plot_by_domain_shows_every_score_where_it_belongs(page):
     svg = svg_of(page.all("img")[0]["src"])
     texts = ["".join(node.itertext()) for node in svg.iter("{http://www.w3.org/2000/svg}text")]
     assert set(texts) >= {"biology", "pony", *RESULTS}
+
+
+def test_queries_that_changed_stand_with_their_texts_under_the_system_that_changed_them(page):
+    assert "bm25 1 higher, 1 lower, 1 equal; ri-infonce 0 higher, 0 lower, 3 equal" in page.text
+    assert "biology b1 25.0 75.0 +50.0 Why do leaves fall?" in page.text
+    assert "biology b2 100.0 0.0 −100.0 " + "word " * 47 + "word …" in page.text
+    assert "never shown" not in page.text and "ri-infonce against base: the 10 largest" not in page.text
+
+
+def test_the_scatter_has_a_panel_for_each_system_and_a_mark_for_each_pair_of_scores(page):
+    svg = next(svg_of(image["src"]) for image in page.all("img") if "Scatter" in (image["alt"] or ""))
+    texts = ["".join(node.itertext()) for node in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"bm25", "ri-infonce"} <= set(texts) and "base" not in texts
+    space = "{http://www.w3.org/2000/svg}"
+    groups = [node for node in svg.iter(space + "g") if "PathCollection" in node.get("id", "")]
+    drawn = [len(list(group.iter(space + "use"))) or len(group.findall(space + "path")) for group in groups]
+    assert drawn == [1, 1, 1, 0, 0, 3]  # bm25: one higher, one lower, one equal; ri-infonce: three equal
+
+
+def test_intervals_by_domain_stand_in_a_table(page):
+    assert "biology 10.0 to 29.9" in page.text and "Lines are confidence intervals" in page.text
+
+
+def test_p_values_corrected_for_their_number_are_shown_where_there_are_several():
+    results = {name: {m: dict(cell) for m, cell in cells.items()} for name, cells in RESULTS.items()}
+    for cells in results.values():
+        for cell in cells.values():
+            cell["vs_base"] = cell["vs_base"] | {"p_holm": min(1.0, 2 * cell["vs_base"]["p"])}
+    text = Page(render_report(ReportData(title="t", results=results))).text
+    assert "+4.4 +1.2 to +7.6 0.004 0.008" in text and "corrected for the 2 systems compared" in text
+    head, _, *lines = [line.split()[-2:] for line in text_table(results, ["nDCG@10"]).splitlines()]
+    assert head == ["p,", "Holm"] and lines == [["<0.001", "<0.001"], ["-", "-"], ["0.004", "0.008"]]
+    alone = {name: results[name] for name in ("base", "ri-infonce")}
+    assert "Holm" not in text_table(alone)
 
 
 BARE = ReportData(title="t", results={"bm25": {"nDCG@10": score(0.5)}})
@@ -209,6 +255,7 @@ BARE = ReportData(title="t", results={"bm25": {"nDCG@10": score(0.5)}})
         ("overlaps", ["overlap"]),
         ("stages", ["synthesis"]),
         ("notes", []),
+        ("scored", ["queries"]),
     ],
 )
 def test_a_section_appears_with_its_data_alone(field, anchors):
@@ -230,9 +277,12 @@ def test_results_without_a_system_are_refused():
 
 def test_hostile_text_is_shown_and_never_obeyed():
     results = {HOSTILE: {HOSTILE: score(0.5, (0.1, 0.05, 0.2, 0.01), **{HOSTILE: 0.5})}}
+    key = (HOSTILE, HOSTILE)
     data = ReportData(
         title=HOSTILE, summary=HOSTILE, results=results, base=HOSTILE + "2", facts={HOSTILE: HOSTILE},
         protocols={HOSTILE: HOSTILE}, notes=[HOSTILE], train_logs={HOSTILE: [step(1, 0, 1.0)]},
+        scored={HOSTILE: {key: 0.5}, HOSTILE + "2": {key: 0.25}}, texts={key: HOSTILE},
+        domain_intervals={HOSTILE: {HOSTILE: Interval(0.5, 0.4, 0.6)}},
         train_configs={HOSTILE: {HOSTILE: HOSTILE}}, overlaps={HOSTILE: [0.1]},
         stages=[{"domain": HOSTILE, "stage": HOSTILE, "in": 1, "out": 0, "dropped": {HOSTILE: 1}, "calls": 0,
                  "seconds": 0.0}],
@@ -249,7 +299,7 @@ def test_equal_data_gives_equal_bytes_and_the_file_is_utf8(tmp_path, html):
     path = tmp_path / "deep" / "report.html"
     write_report(path, full())
     assert path.read_text(encoding="utf-8") == html
-    assert sorted(found.name for found in path.parent.iterdir()) == ["report.html"]
+    assert sorted(found.name for found in path.parent.iterdir()) == ["report.html", "report.md"]
 
 
 def test_drawing_leaves_matplotlib_as_it_was():

@@ -10,7 +10,7 @@ import pytest
 from reasonembed.beir import Collection
 from reasonembed.corpora import Corpus
 from reasonembed.errors import ConfigError, InputError
-from reasonembed.evaluate.run import Bm25System, Evaluation, evaluate, results_table
+from reasonembed.evaluate.run import Bm25System, Evaluation, domain_intervals, evaluate, results_table, with_holm
 from reasonembed.records import Run
 from reasonembed.search.systems import Index, Setting
 
@@ -159,3 +159,31 @@ def test_a_rewrite_is_searched_with_under_its_name_and_must_cover_every_query(
     partial = msgspec.structs.replace(first, rewrites={"gpt4_reason": {"q1": "tree", "q2": " "}})
     with pytest.raises(InputError, match="lack 1 of 2 queries, the first is 'q2'"):
         evaluate(Bm25System(), {"first": partial}, queries="gpt4_reason", k=10)
+
+
+def test_holm_corrects_over_the_systems_of_one_measure_and_leaves_the_rest_alone() -> None:
+    def cell(p: float) -> dict[str, Any]:
+        return {"mean": 0.5, "vs_base": {"difference": 0.1, "low": 0.0, "high": 0.2, "p": p}}
+
+    table = {
+        "base": {"nDCG@10": cell(1.0), "MAP": cell(1.0)},
+        "one": {"nDCG@10": cell(0.01), "MAP": cell(0.3)},
+        "two": {"nDCG@10": cell(0.04), "MAP": cell(0.2)},
+        "three": {"nDCG@10": cell(0.03), "MAP": cell(0.9)},
+    }
+    corrected = with_holm(table, base="base")
+    p_holm = {name: {m: c["vs_base"].pop("p_holm") for m, c in cells.items()} for name, cells in corrected.items()}
+    assert corrected == table
+    assert {name: p["nDCG@10"] for name, p in p_holm.items()} == pytest.approx(
+        {"base": 1.0, "one": 0.03, "two": 0.06, "three": 0.06}
+    )
+    assert {name: p["MAP"] for name, p in p_holm.items()} == pytest.approx(
+        {"base": 1.0, "one": 0.6, "two": 0.6, "three": 0.9}
+    )
+
+
+def test_each_domain_has_its_own_interval() -> None:
+    found = domain_intervals({("x", "q1"): 0.0, ("y", "q1"): 0.5, ("x", "q2"): 1.0})
+    assert list(found) == ["x", "y"]
+    assert (found["x"].low, found["x"].mean, found["x"].high) == (0.0, 0.5, 1.0)
+    assert (found["y"].low, found["y"].mean, found["y"].high) == (0.5, 0.5, 0.5)

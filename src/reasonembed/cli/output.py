@@ -222,6 +222,11 @@ def evaluation_lines(judgment: Judgment) -> Iterator[str]:
                 printed.add(line)
                 yield line
         yield f"{name}: {system.removeprefix('system: ')}"
+    if (beside := judgment.beside) is not None:
+        from reasonembed.evaluate.published import published_lines
+
+        yield ""
+        yield from published_lines(beside)
 
 
 def score_lines(scores: FileScores, *, per_query: bool) -> Iterator[str]:

@@ -20,12 +20,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from reasonembed.evaluate.compare import Interval
+from reasonembed.evaluate.per_query import Scored
 from reasonembed.evaluate.tables import Results, domains_of
 
 Values = NDArray[np.float64]
 Draw = Callable[[Figure, bool], None]
+Intervals = Mapping[str, Mapping[str, Interval]]
 
 PALETTE = ("#56B4E9", "#0072B2", "#000000", "#009E73", "#D55E00", "#CC79A7", "#E69F00")
+HIGHER, LOWER = "#0072B2", "#D55E00"
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _DASHES = ("-", "--", "-.", ":")
 
@@ -79,8 +83,12 @@ def colour(index: int) -> str:
     return PALETTE[index % len(PALETTE)]
 
 
-def domain_dots(results: Results, measure: str) -> Draw:
-    """A row for each domain and one for their mean (with its interval), in each a marker for each system."""
+def domain_dots(results: Results, measure: str, intervals: Intervals | None = None) -> Draw:
+    """A row for each domain and one for their mean, in each a marker for each system.
+
+    The mean has its interval; the domains have theirs where `intervals` (system -> domain -> interval) holds them.
+    """
+    bounds = intervals or {}
     names = [name for name, cells in results.items() if measure in cells]
     domains = domains_of(results, measure)
     offsets = np.linspace(-0.34, 0.34, len(names)) if len(names) > 1 else np.zeros(1)
@@ -100,6 +108,10 @@ def domain_dots(results: Results, measure: str) -> Draw:
             found = [(row, cell["per_domain"][domain]) for row, domain in enumerate(domains, 1)
                      if domain in cell.get("per_domain", {})]  # fmt: skip
             rows = [row + offsets[place] for row, _ in found]
+            for row, domain in enumerate(domains, 1):
+                if (span := bounds.get(name, {}).get(domain)) is not None:
+                    line: dict[str, Any] = {"color": colour(place), "linewidth": 1.4, "alpha": 0.5}
+                    axes.plot([100 * span.low, 100 * span.high], [row + offsets[place]] * 2, **line)
             axes.plot([100 * score for _, score in found], rows, markersize=5, **style)
         for row in range(0, len(domains) + 1, 2):
             axes.axhspan(row - 0.5, row + 0.5, color="#f3f5f8", zorder=0, linewidth=0)
@@ -113,6 +125,37 @@ def domain_dots(results: Results, measure: str) -> Draw:
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"{label(measure)}, points")
         figure.legend(loc="outside upper left", ncols=2 if narrow else 6, columnspacing=1.2, handletextpad=0.3)
+
+    return draw
+
+
+def query_scatter(scored: Scored, base: str, measure: str) -> Draw:
+    """A panel for each system but `base`: its score against the base's, a dot for each pair of scores.
+
+    A dot's area grows with the number of queries that it stands for (scores to two decimals). Dots above the diagonal
+    gained, those below lost.
+    """
+    names = [name for name in scored if name != base]
+
+    def draw(figure: Figure, narrow: bool) -> None:
+        columns = min(len(names), 2 if narrow else 3)
+        panels = np.atleast_1d(figure.subplots(math.ceil(len(names) / columns), columns, squeeze=False)).ravel()
+        for axes in panels[len(names) :]:
+            axes.set_visible(False)
+        for axes, name in zip(panels, names, strict=False):
+            keys = [key for key in scored[name] if key in scored[base]]
+            pairs = np.array([[scored[base][key], scored[name][key]] for key in keys])
+            (x, y), counts = (found := np.unique(pairs.round(2), axis=0, return_counts=True))[0].T * 100, found[1]
+            axes.plot([0, 100], [0, 100], color="#8a8f98", linewidth=1, zorder=1)
+            for shade, marker, chosen in ((HIGHER, "^", y > x), (LOWER, "v", y < x), ("#8a8f98", "o", y == x)):
+                sizes = np.minimum(10 + 6 * counts[chosen], 160)
+                axes.scatter(x[chosen], y[chosen], s=sizes, c=shade, marker=marker, alpha=0.65, linewidths=0, zorder=2)
+            axes.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal", xticks=(0, 50, 100), yticks=(0, 50, 100))
+            axes.grid(visible=True, axis="both")
+            axes.set_title(label(name, 18 if narrow else _LABEL_CHARS), loc="left", color="#3b4048")
+        style: dict[str, Any] = {"fontsize": 9.5, "color": "#3b4048"}
+        figure.supxlabel(f"{label(measure)} of a query under {label(base)}, points", **style)
+        figure.supylabel("under the system", **style)
 
     return draw
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML file that says what was measured, how, and on what data. No network, no scripts."""
+"""What was measured, how, and on what data: one self-contained HTML file, no scripts, and the same as Markdown."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from reasonembed import __version__
 from reasonembed.evaluate.blocks import Section
+from reasonembed.evaluate.compare import Interval
 from reasonembed.evaluate.data_sections import (
     StageRow,
     grades_section,
@@ -18,8 +19,12 @@ from reasonembed.evaluate.data_sections import (
     synthesis_section,
 )
 from reasonembed.evaluate.facts import machine_facts
+from reasonembed.evaluate.markdown import render_markdown
+from reasonembed.evaluate.per_query import Key, Scored
+from reasonembed.evaluate.published import Beside, published_section
+from reasonembed.evaluate.query_sections import queries_section
 from reasonembed.evaluate.score_sections import domains_section, results_section
-from reasonembed.evaluate.tables import Results, text_table
+from reasonembed.evaluate.tables import Results, measures_of, text_table
 from reasonembed.evaluate.training_sections import Steps, intensity_section, training_section
 from reasonembed.files import write_text
 from reasonembed.manifest import Manifest
@@ -45,6 +50,10 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     negatives_per_query: Sequence[int] = ()
     overlaps: Mapping[str, Sequence[float]] = {}  # as `analyze.overlap.pooled` gives them
     stages: Sequence[StageRow] = ()
+    domain_intervals: Mapping[str, Mapping[str, Interval]] = {}  # system -> domain -> interval, first measure
+    scored: Scored = {}  # system -> query -> score, first measure
+    texts: Mapping[Key, str] = {}  # query -> its text, for the queries that changed most
+    beside: Beside | None = None  # published figures of the same benchmark
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,13 +78,18 @@ def stage_row(manifest: Manifest) -> StageRow:
 
 
 def write_report(path: Path, data: ReportData) -> None:
-    """Write the report to `path`, atomically. Raises ValueError if the results are empty, StorageError."""
-    write_text(path, render_report(data))
+    """Write the report to `path`, and as Markdown beside it (`.md`), atomically.
+
+    Raises ValueError if the results are empty, StorageError.
+    """
+    sections = report_sections(data)
+    write_text(path.with_suffix(".md"), _clean(render_markdown(data.title, data.summary, data.facts, sections)))
+    write_text(path, render_page(data, sections))
 
 
 def render_report(data: ReportData) -> str:
     """The report as HTML; equal data, equal text."""
-    return render_page(data, _sections(data))
+    return render_page(data, report_sections(data))
 
 
 def render_page(head: ReportData | Page, sections: Sequence[Section]) -> str:
@@ -87,14 +101,21 @@ def render_page(head: ReportData | Page, sections: Sequence[Section]) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     page = environment.from_string(template).render(data=head, sections=sections, version=__version__)
+    return _clean(page)
+
+
+def _clean(page: str) -> str:
     return _NOT_IN_HTML.sub("\N{REPLACEMENT CHARACTER}", page)
 
 
-def _sections(data: ReportData) -> list[Section]:
+def report_sections(data: ReportData) -> list[Section]:
+    """The parts of the report, in order; those without data are left out. Raises ValueError if results are empty."""
     places = {name: place for place, name in enumerate(data.results)}
     sections = [
         results_section(data.results, base=data.base, notes=data.notes, protocols=data.protocols),
-        domains_section(data.results, base=data.base),
+        published_section(data.beside) if data.beside else None,
+        domains_section(data.results, intervals=data.domain_intervals),
+        queries_section(data.scored, data.texts, base=data.base, measure=measures_of(data.results)[0]),
         intensity_section(data.train_logs, kappa=data.kappa),
         grades_section(data.grades, data.positives_per_query, data.negatives_per_query),
         overlap_section(data.overlaps),
@@ -110,6 +131,7 @@ __all__ = [
     "machine_facts",
     "render_page",
     "render_report",
+    "report_sections",
     "stage_row",
     "text_table",
     "write_report",

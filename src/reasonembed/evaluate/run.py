@@ -16,6 +16,7 @@ from reasonembed.evaluate.compare import (
     RESAMPLES,
     Interval,
     bootstrap_interval,
+    holm,
     paired_difference,
 )
 from reasonembed.evaluate.metrics import MEASURES, cutoff, score
@@ -189,6 +190,14 @@ def interval(scores: Scores, *, seed: int = 0) -> Interval:
     return bootstrap_interval(list(scores.values()), [domain for domain, _ in scores], seed=seed)
 
 
+def domain_intervals(scores: Mapping[tuple[str, str], float], *, seed: int = 0) -> dict[str, Interval]:
+    """domain -> mean over its queries with its confidence interval, in the order of the domains."""
+    parts: dict[str, Scores] = {}
+    for key, value in scores.items():
+        parts.setdefault(key[0], {})[key] = value
+    return {domain: interval(part, seed=seed) for domain, part in parts.items()}
+
+
 def mean_over_seeds(evaluations: Sequence[Evaluation], measure: str) -> Scores:
     """Each query's score averaged over seeds of one system. Raises ValueError if their queries differ."""
     first = evaluations[0].scores[measure]
@@ -222,6 +231,28 @@ def results_table(
     return table
 
 
+def with_holm(table: Mapping[str, Mapping[str, dict[str, Any]]], *, base: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """The same table with `p_holm` in each `vs_base`: p corrected by Holm's method.
+
+    The family is the systems other than `base`, under one measure: each measure is a family of its own, since the
+    measures of one ranking ask much the same. The base's own p (1, against itself) belongs to no family.
+    """
+    measures = dict.fromkeys(measure for cells in table.values() for measure in cells)
+    families = {
+        measure: holm({name: cells[measure]["vs_base"]["p"] for name, cells in table.items() if name != base})
+        for measure in measures
+    }
+
+    def corrected(name: str, measure: str, cell: dict[str, Any]) -> dict[str, Any]:
+        p = 1.0 if name == base else families[measure][name]
+        return cell | {"vs_base": cell["vs_base"] | {"p_holm": p}}
+
+    return {
+        name: {measure: corrected(name, measure, cell) for measure, cell in cells.items()}
+        for name, cells in table.items()
+    }
+
+
 def _against(scores: Scores, base: Scores, name: str, seed: int) -> dict[str, float]:
     if scores.keys() != base.keys():
         raise ValueError(f"{name} was judged on other queries than the base; they cannot be compared")
@@ -242,10 +273,12 @@ __all__ = [
     "FusedSystem",
     "Scores",
     "System",
+    "domain_intervals",
     "domain_means",
     "evaluate",
     "interval",
     "mean_over_seeds",
     "query_texts",
     "results_table",
+    "with_holm",
 ]

@@ -17,16 +17,19 @@ from reasonembed.evaluate.blocks import (
     picture,
     typographic,
 )
+from reasonembed.evaluate.compare import Interval
 from reasonembed.evaluate.tables import (
     INTERVAL,
     Results,
     best_systems,
     compared,
+    corrected,
     domains_of,
     findings,
     measures_of,
     outcome,
     points,
+    versus_head,
     versus_texts,
 )
 
@@ -39,7 +42,7 @@ def results_section(
     for measure in measures_of(results):
         said = typographic(findings(results, measure, base=base))
         blocks += [Heading(measure), Paragraph(said), _main_table(results, measure, base)]
-    blocks.append(Paragraph(_legend(base), small=True))
+    blocks.append(Paragraph(_legend(results, base), small=True))
     if notes:
         blocks += [Heading("Read the figures with this in mind"), Bullets(tuple(notes))]
     if protocols:
@@ -49,7 +52,7 @@ def results_section(
 
 def _main_table(results: Results, measure: str, base: str) -> Table:
     versus, best = compared(results, measure, base), best_systems(results, measure)
-    head = ["System", "Mean", INTERVAL] + ([f"Against {base}", INTERVAL, "p"] if versus else [])
+    head = ["System", "Mean", INTERVAL, *versus_head(versus, f"Against {base}")]
     rows = []
     for name, of_system in results.items():
         if (cell := of_system.get(measure)) is None:
@@ -59,20 +62,25 @@ def _main_table(results: Results, measure: str, base: str) -> Table:
         row = [Cell(name), mean, Cell(f"{points(cell['low'])} to {points(cell['high'])}")]
         if versus:
             tone = outcome(versus[name]) if name in versus else ""
-            texts = versus_texts(versus[name]) if name in versus else ["–", "–", "–"]
-            difference, *others = cells(*texts)
+            difference, *others = cells(*versus_texts(versus, name, missing="–"))
             row += [Cell(difference.text, tone=tone), *others]
         rows.append(tuple(row))
     return Table(f"{measure}, mean over domains, in points", tuple(head), tuple(rows), tag_best=True)
 
 
-def _legend(base: str) -> str:
-    return (
-        f"All scores are points from 0 to 100. A difference from {base} is taken query by query; it is "
-        f"called higher or lower only if its interval excludes 0, and no clear difference otherwise. Systems "
-        f"other than {base} were not compared with each other, and p is not corrected for the number of "
-        f"comparisons."
+def _legend(results: Results, base: str) -> str:
+    said = "All scores are points from 0 to 100."
+    families = [compared(results, measure, base) for measure in measures_of(results)]
+    if not any(families):
+        return said
+    said += (
+        f" A difference from {base} is taken query by query; it is called higher or lower only if its interval "
+        f"excludes 0, and no clear difference otherwise. Systems other than {base} were not compared with each other. "
+        f"p is that of a paired randomisation test"
     )
+    if all(corrected(family) for family in families):
+        return f"{said}; p, Holm: the same corrected for the {len(families[0])} systems compared under one measure."
+    return f"{said}, not corrected for the number of comparisons."
 
 
 def _protocol(protocols: Mapping[str, str]) -> list[Block]:
@@ -88,24 +96,42 @@ def _protocol(protocols: Mapping[str, str]) -> list[Block]:
     return blocks
 
 
-def domains_section(results: Results, *, base: str) -> Section | None:
-    """Each domain's scores, drawn and in a table; None if no domain is named."""
+def domains_section(
+    results: Results, *, intervals: Mapping[str, Mapping[str, Interval]] | None = None
+) -> Section | None:
+    """Each domain's scores, drawn and in a table; None if no domain is named.
+
+    intervals: system -> domain -> confidence interval, under the first measure.
+    """
     measures = [measure for measure in measures_of(results) if domains_of(results, measure)]
     if not measures:
         return None
     from reasonembed.evaluate.plots import domain_dots
 
     first, domains = measures[0], domains_of(results, measures[0])
+    row_in = 0.2 + 0.13 * max(2, len(results))
+    lines = "Lines are confidence intervals" if intervals else "Lines beside the means are confidence intervals"
     plot = picture(
-        domain_dots(results, first),
+        domain_dots(results, first, intervals),
         alt=_domain_alt(results, first, domains),
-        caption=f"{first} by domain. Lines beside the means are confidence intervals; a domain alone has few "
-        f"queries, so read single domains with care. All figures stand in the table below.",
-        height_in=1.4 + 0.46 * (len(domains) + 1),
-        narrow_height_in=1.8 + 0.5 * (len(domains) + 1),
+        caption=f"{first} by domain. {lines}; a domain alone has few queries, so read single domains with care. "
+        f"All figures stand in the table below.",
+        height_in=1.4 + row_in * (len(domains) + 1),
+        narrow_height_in=1.8 + row_in * (len(domains) + 1),
     )
-    tables = tuple(_domain_table(results, measure) for measure in measures)
-    return Section("domains", "Scores by domain", (plot, Fold("The same figures as a table", tables)))
+    tables = [_domain_table(results, measure) for measure in measures]
+    if intervals:
+        tables.insert(1, _interval_table(intervals, first, domains))
+    return Section("domains", "Scores by domain", (plot, Fold("The same figures as a table", tuple(tables))))
+
+
+def _interval_table(intervals: Mapping[str, Mapping[str, Interval]], measure: str, domains: Sequence[str]) -> Table:
+    def texts(domain: str) -> list[str]:
+        found = [of_system.get(domain) for of_system in intervals.values()]
+        return ["–" if span is None else f"{points(span.low)} to {points(span.high)}" for span in found]
+
+    rows = tuple(cells(domain, *texts(domain)) for domain in domains)
+    return Table(f"{measure} by domain, {INTERVAL} in points", ("Domain", *intervals), rows)
 
 
 def _domain_alt(results: Results, measure: str, domains: Sequence[str]) -> str:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from reasonembed.evaluate.compare import CONFIDENCE
 
 Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""system -> measure -> {mean, low, high, per_domain {domain: mean}, vs_base {difference, low, high, p}}; the
-last two may be absent."""
+"""system -> measure -> {mean, low, high, per_domain {domain: mean}, vs_base {difference, low, high, p, p_holm}}; the
+last two may be absent, and so may p_holm."""
 
 Outcome = Literal["higher", "lower", "unclear"]
 
@@ -111,6 +111,11 @@ def compared(results: Results, measure: str, base: str) -> dict[str, Mapping[str
     }
 
 
+def corrected(versus: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether the comparisons have p values corrected for their number, and more than one makes that worth a column."""
+    return len(versus) > 1 and all("p_holm" in cell for cell in versus.values())
+
+
 def _difference(name: str, versus: Mapping[str, float]) -> str:
     return f"{name} {signed(versus['difference'])} ({signed(versus['low'])} to {signed(versus['high'])})"
 
@@ -133,15 +138,15 @@ def text_table(
             raise ValueError(f"no system has the measure {measure!r}; there are {', '.join(known)}")
     blocks = []
     for measure in measures or known:
-        blocks.append(_columns(_main_rows(results, measure, base)))
+        blocks.append(columns(_main_rows(results, measure, base)))
         if per_domain and (domains := domains_of(results, measure)):
-            blocks.append(_columns(_domain_rows(results, measure, domains)))
+            blocks.append(columns(_domain_rows(results, measure, domains)))
     return "\n\n".join(blocks)
 
 
 def _main_rows(results: Results, measure: str, base: str) -> list[list[str]]:
     versus = compared(results, measure, base)
-    head = [measure, "mean", INTERVAL] + ([f"vs {base}", INTERVAL, "p"] if versus else [])
+    head = [measure, "mean", INTERVAL, *versus_head(versus, f"vs {base}")]
     rows = [head]
     best = best_systems(results, measure)
     for name, cells in results.items():
@@ -151,17 +156,27 @@ def _main_rows(results: Results, measure: str, base: str) -> list[list[str]]:
         mean = ("* " if name in best else "") + points(cell["mean"])
         row = [name, mean, f"{points(cell['low'])} to {points(cell['high'])}"]
         if versus:
-            row += versus_texts(versus[name]) if name in versus else ["-", "-", "-"]
+            row += versus_texts(versus, name, missing="-")
         rows.append(row)
     return rows
 
 
-def versus_texts(versus: Mapping[str, float]) -> list[str]:
-    """Difference, interval and p as texts."""
+def versus_head(versus: Mapping[str, Mapping[str, float]], label: str) -> list[str]:
+    """The heads of the columns that compare with the base; none where nothing was compared."""
+    if not versus:
+        return []
+    return [label, INTERVAL, "p", *(["p, Holm"] if corrected(versus) else [])]
+
+
+def versus_texts(versus: Mapping[str, Mapping[str, float]], name: str, *, missing: str) -> list[str]:
+    """Difference, interval and p values of one system as texts; `missing` in each place where there are none."""
+    if (cell := versus.get(name)) is None:
+        return [missing] * len(versus_head(versus, ""))
     return [
-        signed(versus["difference"]),
-        f"{signed(versus['low'])} to {signed(versus['high'])}",
-        p_value(versus["p"]),
+        signed(cell["difference"]),
+        f"{signed(cell['low'])} to {signed(cell['high'])}",
+        p_value(cell["p"]),
+        *([p_value(cell["p_holm"])] if corrected(versus) else []),
     ]
 
 
@@ -176,7 +191,7 @@ def _domain_rows(results: Results, measure: str, domains: Sequence[str]) -> list
     return [*rows, line("mean over domains", [cell.get("mean") for cell in cells])]
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> str:
+def columns(rows: Sequence[Sequence[str]]) -> str:
     """Text in columns: the first to the left, the others to the right, a rule under the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
@@ -194,7 +209,9 @@ __all__ = [
     "Outcome",
     "Results",
     "best_systems",
+    "columns",
     "compared",
+    "corrected",
     "domains_of",
     "findings",
     "measures_of",
@@ -203,5 +220,6 @@ __all__ = [
     "points",
     "signed",
     "text_table",
+    "versus_head",
     "versus_texts",
 ]

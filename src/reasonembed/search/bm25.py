@@ -72,7 +72,7 @@ class Bm25Index:
             raise ValueError(f"{len(doc_ids)} ids for {len(lengths)} texts")
         average_length = len(terms) / max(1, len(lengths))
         lengths_N = np.frombuffer(lengths, dtype=np.int32)
-        norms_N = k1 * (1 - b + b * lengths_N / max(average_length, 1e-9))
+        norms_N = (k1 * (1 - b + b * lengths_N / max(average_length, 1e-9))).astype(np.float64)
         weights = _weights(np.frombuffer(terms, dtype=np.int32), lengths_N, norms_N, terms=len(vocabulary))
         return cls(doc_ids, vocabulary, weights, analyse=analyse, average_length=average_length, k1=k1, b=b)
 

@@ -1,8 +1,9 @@
-"""Judging from words: systems and collections by name, and a folder with results, rankings and a report."""
+"""Judging from words: systems and collections by name, and a folder with results, rankings and reports."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,31 @@ from reasonembed.beir import Collection
 from reasonembed.errors import InputError
 from reasonembed.evaluate.benchmarks import load_all, open_benchmark
 from reasonembed.evaluate.metrics import MEASURES
+from reasonembed.evaluate.mteb_export import task_results
+from reasonembed.evaluate.per_query import Key, Scored, per_query_rows
+from reasonembed.evaluate.protocol import Protocol
+from reasonembed.evaluate.published import Beside, beside_published
 from reasonembed.evaluate.report import ReportData, machine_facts, write_report
-from reasonembed.evaluate.run import Evaluation, evaluate, results_table
+from reasonembed.evaluate.run import (
+    Evaluation,
+    domain_intervals,
+    evaluate,
+    mean_over_seeds,
+    results_table,
+    with_holm,
+)
 from reasonembed.evaluate.run_files import open_run
 from reasonembed.evaluate.search_results import write_search_results
-from reasonembed.files import write_json
+from reasonembed.files import write_json, write_jsonl
 from reasonembed.search.systems import Bm25System, DenseSystem, System
 from reasonembed.trec import write_trec_run
 
 logger = logging.getLogger(__name__)
 
 RESULTS_FILE = "results.json"
+PROTOCOL_FILE = "protocol.json"
+PER_QUERY_FILE = "per_query.jsonl"
+MTEB_FOLDER = "mteb"
 REPORT_FILE = "report.html"
 
 
@@ -33,11 +48,42 @@ class Judgment(msgspec.Struct, frozen=True):
     evaluations: dict[str, list[Evaluation]]  # system -> its evaluations, one a seed
     results: dict[str, dict[str, dict[str, Any]]]  # the content of results.json
     base: str | None  # the system that the others are compared with
+    texts: dict[Key, str] = {}  # (domain, query_id) -> the original query
+    seed: int = 0  # of the confidence intervals
+
+    @property
+    def labelled(self) -> dict[str, Evaluation]:
+        """Every evaluation under the name of its files: the system's, with its seed where there are several."""
+        return {
+            _file_name(name) + (f"-seed{number}" if len(seeds) > 1 else ""): evaluation
+            for name, seeds in self.evaluations.items()
+            for number, evaluation in enumerate(seeds)
+        }
+
+    @property
+    def measures(self) -> list[str]:
+        """The measures of all systems, in the order in which they come."""
+        return list(dict.fromkeys(measure for cells in self.results.values() for measure in cells))
+
+    def scored(self, measure: str) -> Scored:
+        """system -> (domain, query_id) -> score, averaged over seeds."""
+        return {name: mean_over_seeds(seeds, measure) for name, seeds in self.evaluations.items()}
+
+    @property
+    def beside(self) -> Beside | None:
+        """The scores beside published ones of the same benchmark, where there are any."""
+        protocols: dict[str, Protocol] = {name: seeds[0].protocol for name, seeds in self.evaluations.items()}
+        return beside_published(self.results, protocols)
 
     @property
     def protocols(self) -> dict[str, str]:
         """system -> how it was judged, to stand beside its scores."""
         return {name: str(seeds[0].protocol) for name, seeds in self.evaluations.items()}
+
+
+def _file_name(system: str) -> str:
+    """A name without white space or separators, and no hidden one: it names folders, and tags runs."""
+    return re.sub(r"[^\w.+-]|^\.", "_", system)
 
 
 def judge(
@@ -50,12 +96,13 @@ def judge(
     queries: str = "original",
     benchmark: str = "",
     seed: int = 0,
+    holm: bool = True,
 ) -> Judgment:
     """Judge every system on every collection (domain -> collection).
 
     systems: name -> what makes it, or several makers for several seeds of one; each is made when its turn
     comes, so that one model is in memory at a time.  base: compared with the others, query by query; None compares
-    nothing.
+    nothing.  holm: the comparisons also carry p values corrected for their number (`with_holm`).
     """
     evaluations: dict[str, list[Evaluation]] = {}
     for name, makers in systems.items():
@@ -63,7 +110,13 @@ def judge(
             evaluate(make(), collections, measures=measures, k=k, queries=queries, benchmark=benchmark, seed=seed)
             for make in ([makers] if callable(makers) else makers)
         ]
-    return Judgment(evaluations, results_table(evaluations, base=base, seed=seed), base)
+    results = results_table(evaluations, base=base, seed=seed)
+    if base is not None and holm:
+        results = with_holm(results, base=base)
+    texts = {
+        (domain, query.query_id): query.text for domain, of in collections.items() for query in of.queries.values()
+    }
+    return Judgment(evaluations, results, base, texts, seed)
 
 
 def bm25(weighting: str, *, language: str = "en") -> Callable[[], System]:
@@ -119,26 +172,44 @@ def collections_under(paths: Iterable[Path | str], *, split: str = "test") -> di
 
 
 def write_judgment(folder: Path, judgment: Judgment, report: ReportData) -> None:
-    """Write results.json, the rankings as TREC runs (`runs/SYSTEM/DOMAIN.trec`) and as JSON search results
-    (`search_results/SYSTEM/DOMAIN.json`), and the HTML report last."""
+    """Write all that was found into `folder`, the report last.
+
+    `results.json`; `protocol.json` (the protocol of each evaluation); `per_query.jsonl`; the rankings as TREC runs
+    (`runs/SYSTEM/DOMAIN.trec`) and as JSON search results (`search_results/SYSTEM/DOMAIN.json`); the scores in mteb's
+    format (`mteb/SYSTEM/TASK.json`); `report.md`, `report.html`.
+    """
     write_json(folder / RESULTS_FILE, judgment.results)
-    for name, seeds in judgment.evaluations.items():
-        for number, evaluation in enumerate(seeds):
-            label = name.replace("/", "_") + (f"-seed{number}" if len(seeds) > 1 else "")
-            for domain, run in evaluation.runs.items():
-                write_search_results(
-                    folder / "search_results" / label / f"{domain}.json",
-                    run,
-                    model_name=name,
-                    dataset_name=domain,
-                    queries=evaluation.protocol.queries,
-                    eval_name=evaluation.protocol.benchmark,
-                )
-                try:
-                    write_trec_run(folder / "runs" / label / f"{domain}.trec", run, tag=label)
-                except InputError as error:  # an id with white space cannot stand in a TREC file
-                    logger.warning("The ranking of %s on %s was not written as TREC: %s", name, domain, error)
-    write_report(folder / REPORT_FILE, report)
+    write_json(folder / PROTOCOL_FILE, {label: one.protocol for label, one in judgment.labelled.items()})
+    write_jsonl(folder / PER_QUERY_FILE, per_query_rows({name: judgment.scored(name) for name in judgment.measures}))
+    for label, evaluation in judgment.labelled.items():
+        for domain, run in evaluation.runs.items():
+            write_search_results(
+                folder / "search_results" / label / f"{domain}.json",
+                run,
+                model_name=label,
+                dataset_name=domain,
+                queries=evaluation.protocol.queries,
+                eval_name=evaluation.protocol.benchmark,
+            )
+            try:
+                write_trec_run(folder / "runs" / label / f"{domain}.trec", run, tag=label)
+            except InputError as error:  # an id with white space cannot stand in a TREC file
+                logger.warning("The ranking of %s on %s was not written as TREC: %s", label, domain, error)
+        for result in task_results(evaluation):
+            write_json(folder / MTEB_FOLDER / label / f"{result['task_name']}.json", result)
+    write_report(folder / REPORT_FILE, _with_queries(report, judgment))
+
+
+def _with_queries(report: ReportData, judgment: Judgment) -> ReportData:
+    """The report with what the evaluations know beyond `results.json`: queries, intervals by domain, published rows."""
+    scored = judgment.scored(judgment.measures[0])
+    return msgspec.structs.replace(
+        report,
+        scored=scored if judgment.base is not None else {},
+        texts=judgment.texts,
+        domain_intervals={name: domain_intervals(scores, seed=judgment.seed) for name, scores in scored.items()},
+        beside=judgment.beside,
+    )
 
 
 def plain_report(judgment: Judgment, *, title: str, summary: str = "", seconds: float | None = None) -> ReportData:
