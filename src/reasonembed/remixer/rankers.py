@@ -9,22 +9,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from reasonembed import progress
 from reasonembed.corpora import Corpus
 from reasonembed.domains import Domain
 from reasonembed.encoder.prompts import query_prompt
-from reasonembed.errors import DamageError
-from reasonembed.files import atomic_writer, sha256_json
+from reasonembed.encoder.shards import VectorCache, Vectors
 from reasonembed.records import Run
 from reasonembed.remixer.config import MineConfig
 from reasonembed.search.bm25 import Bm25Index, Weighting
 from reasonembed.search.dense import search_vectors
 from reasonembed.search.fuse import reciprocal_rank_fusion
-
-_WINDOW = 8192  # documents encoded between two writes: bounds memory
 
 Excluded = Mapping[str, Collection[str]]
 
@@ -101,36 +94,11 @@ class Rankers:
             self._encoders[name] = Encoder.load(config.model, max_tokens=config.max_tokens, dtype=config.dtype)
         return self._encoders[name]
 
-    def _document_vectors(self, corpus: Corpus, config: MineConfig) -> NDArray[np.float32]:
+    def _document_vectors(self, corpus: Corpus, config: MineConfig) -> Vectors:
         """The vectors of all documents, shape (N, D), memory-mapped."""
-        decides = [model_hash(config), corpus.sha256, config.max_tokens, config.dtype]
-        path = self.cache / f"vectors-{sha256_json(decides)[:32]}.npy"
-        if not path.exists():
-            self._encode_documents(corpus, config, path)
-        try:
-            vectors_ND = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise DamageError(f"{path} is damaged ({error}). Delete it: it will be computed again.") from error
-        if vectors_ND.shape[:1] != (len(corpus),):
-            raise DamageError(f"{path} does not hold {len(corpus)} vectors. Delete it: it will be computed again.")
-        return vectors_ND
-
-    def _encode_documents(self, corpus: Corpus, config: MineConfig, path: Path) -> None:
-        """Writes in order and renames: through a memory map, a full disk would be a crash."""
         encoder = self._encoder(config)
-        contents = [document.content for document in corpus]
-        header = {"descr": "<f4", "fortran_order": False, "shape": (len(contents), encoder.dimension)}
-        for leftover in self.cache.glob(".tmp-*"):  # of a process that was killed; the workspace is locked
-            leftover.unlink()
-        with (
-            atomic_writer(path) as out,
-            progress.task(f"encode {corpus.origin}", total=len(contents)) as advance,
-        ):
-            np.lib.format.write_array_header_1_0(out, header)
-            for start in range(0, len(contents), _WINDOW):
-                vectors_ND = encoder.encode(contents[start : start + _WINDOW])
-                out.write(vectors_ND.astype("<f4").tobytes())
-                advance(len(vectors_ND))
+        cache = VectorCache(self.cache, {"weights": model_hash(config), "pooling": encoder.pooling})
+        return cache.document_vectors(encoder, corpus)
 
 
 def model_hash(config: MineConfig) -> str:

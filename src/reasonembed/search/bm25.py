@@ -73,7 +73,7 @@ class Bm25Index:
 
     def search(
         self,
-        queries: Mapping[str, str],
+        queries: Mapping[str, str | Sequence[str]],
         *,
         k: int = 100,
         weighting: Weighting = "bag",
@@ -81,15 +81,16 @@ class Bm25Index:
     ) -> Run:
         """The best `k` documents of each query, best first, without those `excluded` for it.
 
-        A document that shares no term with the query is not ranked, as in Lucene; so a query without any term
-        of the corpus has an empty ranking. Raises ValueError for an unknown weighting.
+        queries: query_id -> its text, or several texts whose scores are summed. A document that shares no term
+        with the query is not ranked, as in Lucene; so a query without any term of the corpus has an empty
+        ranking. Raises ValueError for an unknown weighting.
         """
         if weighting not in get_args(Weighting):
             raise ValueError(f"weighting is {weighting!r}; it must be one of {', '.join(get_args(Weighting))}")
         excluded = excluded or {}
         return {
             query_id: top_k(
-                self.scores(text, weighting=weighting),
+                np.sum([self.scores(wording, weighting=weighting) for wording in _several(text)], axis=0),
                 self.doc_ids,
                 k=k,
                 excluded=excluded.get(query_id, ()),
@@ -120,6 +121,10 @@ class Bm25Index:
         frequency = int(self._starts[column + 1] - self._starts[column])
         idf = np.log1p((len(self.doc_ids) - frequency + 0.5) / (frequency + 0.5))
         return float(idf * count / (count + self.k1 * (1 - self.b + self.b * length / self._average_length)))
+
+
+def _several(text: str | Sequence[str]) -> Sequence[str]:
+    return (text,) if isinstance(text, str) else text
 
 
 def _no_weights() -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
