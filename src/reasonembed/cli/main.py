@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from reasonembed import __version__
-from reasonembed.cli import demo, doctor, domains, evaluate, search, show, synthesize, train
+from reasonembed.cli import demo, doctor, domains, evaluate, rewrite, search, show, synthesize, train
 from reasonembed.errors import ReasonEmbedError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("synthesize")(synthesize.synthesize)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("rewrite")(rewrite.rewrite)
 app.command("search")(search.search)
 app.command("show")(show.show)
 app.add_typer(domains.app, name="domains")

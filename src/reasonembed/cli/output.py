@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reasonembed.encoder.backbones import base_model
 from reasonembed.errors import ConfigError, MissingExtra, nearest
+from reasonembed.llm.endpoint import ClientConfig
 
 if TYPE_CHECKING:
+    from reasonembed.beir import Collection
     from reasonembed.remixer.pipeline import StagePlan, SynthesisReport
     from reasonembed.remixer.show import ShownDocument, ShownExample
     from reasonembed.search.systems import System
@@ -32,15 +35,6 @@ def need_training() -> None:
         )
 
 
-def base_model(name: str) -> str | Path:
-    """A model's name or folder; `minilm` is the one that the demo's extra installs."""
-    if name != "minilm":
-        return name
-    from reasonembed.encoder.backbones import minilm_folder
-
-    return minilm_folder()
-
-
 def dense_system(
     model: str,
     *,
@@ -48,13 +42,24 @@ def dense_system(
     name: str | None = None,
     max_tokens: int | None = None,
     dtype: str = "float32",
+    api_key_env: str = "",
+    cache: Path | None = None,
 ) -> Callable[[], System]:
-    """Makes a dense system; an instruction of "none" means bare queries, None the model's own prompts."""
-    need_training()
-    from reasonembed.workflow.judging import dense
+    """Makes a dense system; an instruction of "none" means bare queries, None the model's own prompts.
+
+    model: a folder, a name, or an embeddings endpoint, whose queries are bare unless there is an instruction.
+    """
+    from reasonembed.workflow.judging import dense, embeddings_endpoint, is_endpoint
 
     instructions = "" if instruction == "none" else instruction
-    return dense(base_model(model), name=name, instructions=instructions, max_tokens=max_tokens, dtype=dtype)
+    if is_endpoint(model):
+        if max_tokens is not None:
+            raise ConfigError(f"{model} cuts texts by its own limit of tokens. Leave --max-tokens out.")
+        client = ClientConfig(api_key_env=api_key_env, concurrency=8)
+        return embeddings_endpoint(model, name=name, instructions=instructions or "", client=client, cache=cache)
+    need_training()
+    folder = base_model(model)
+    return dense(folder, name=name, instructions=instructions, max_tokens=max_tokens, dtype=dtype, cache=cache)
 
 
 def named_systems(
@@ -68,8 +73,15 @@ def named_systems(
     max_tokens: int | None,
     dtype: str,
     base: str | None,
+    file: Path | None = None,
+    collections: Mapping[str, Collection] | None = None,
+    api_key_env: str = "",
+    cache: Path | None = None,
 ) -> dict[str, Callable[[], System]]:
-    """The systems that the flags of `evaluate` name, by name. Raises ConfigError for none, or an unknown base."""
+    """The systems that the flags of `evaluate` and the system `file` name, by name.
+
+    Raises ConfigError for none, or an unknown base.
+    """
     from reasonembed.workflow.judging import bm25 as bm25_system
     from reasonembed.workflow.judging import recorded_run
 
@@ -82,10 +94,23 @@ def named_systems(
         _add(systems, path.stem, str(path), recorded_run(path))
     for model in models:
         label = Path(model).name or model
-        made = dense_system(model, instruction=instruction, name=label, max_tokens=max_tokens, dtype=dtype)
+        made = dense_system(
+            model,
+            instruction=instruction,
+            name=label,
+            max_tokens=max_tokens,
+            dtype=dtype,
+            api_key_env=api_key_env,
+            cache=cache,
+        )
         _add(systems, label, model, made)
+    if file is not None:
+        from reasonembed.workflow.systems import systems_from
+
+        for name, made in systems_from(file, collections or {}, cache=cache).items():
+            _add(systems, name, f"{file.stem}/{name}", made)
     if not systems:
-        raise ConfigError("nothing to evaluate: give --model, --run, --bm25 or --bm25q.")
+        raise ConfigError("nothing to evaluate: give --model, --run, --bm25, --bm25q or --systems.")
     if base is not None and base not in systems:
         raise ConfigError(f'--base is "{base}"{nearest(base, systems)} The systems here: {", ".join(systems)}.')
     return systems
