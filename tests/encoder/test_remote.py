@@ -142,7 +142,7 @@ def test_what_may_pass_is_tried_again_and_a_429_uses_up_no_attempt(encoder: Any,
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (lambda body, n: embeddings(body, [vector_of(t, 4 if n == 1 else 5) for t in body["input"]]), "has 5 dim.* 4 were"),
+        (lambda body, n: embeddings(body, [vector_of(t, 4 if n == 1 else 5) for t in body["input"]]), "has 5 dim"),
         (lambda body, n: embeddings(body, [vector_of("a")]), "1 vectors for 2 texts"),
         (lambda body, n: embeddings(body, [vector_of("a"), [float("nan"), 1, 1, 1]]), "not finite"),
         (lambda body, n: embeddings(body, [vector_of("a"), [0.0] * 4]), "all zero"),
@@ -163,7 +163,7 @@ def test_a_refused_text_and_a_missing_model_are_the_users_to_mend(encoder: Any, 
     server.answer = lambda body, n: web.json_response(
         {"error": {"message": "maximum context length is 8192 tokens"}}, status=400
     )
-    with pytest.raises(InputError, match="1 texts of up to 5 characters: HTTP 400: maximum.*max_chars"):
+    with pytest.raises(InputError, match=r"1 texts of up to 5 characters: HTTP 400: maximum.*max_chars"):
         encoder().encode(["hello"])
     with pytest.raises(ConfigError, match="names no model"):
         EndpointEncoder("http://127.0.0.1:1/v1")
