@@ -76,7 +76,7 @@ def test_document_vectors_are_computed_once_and_kept_by_all_that_decides_them(mi
     config = MineConfig(retriever="dense", model=str(minilm_path), max_tokens=16)
     corpus = corpus_of({"s": "slug", "a": "salt and water", "b": "price and demand"})
     first = mined([query("s", "slug")], corpus, tmp_path, config)
-    (path,) = (tmp_path / "cache").iterdir()
+    (path,) = (tmp_path / "cache").rglob("*.npy")
     written = path.stat().st_mtime_ns
     assert np.load(path).shape == (3, 384)
     assert mined([query("s", "slug")], corpus, tmp_path, config) == first
@@ -94,7 +94,7 @@ def test_torn_vectors_are_named_with_the_cure(minilm_path, tmp_path, corpus_of):
     config = MineConfig(retriever="dense", model=str(minilm_path), max_tokens=16)
     corpus = corpus_of({"s": "slug", "a": "salt"})
     mined([query("s", "slug")], corpus, tmp_path, config)
-    (path,) = (tmp_path / "cache").iterdir()
+    (path,) = (tmp_path / "cache").rglob("*.npy")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DamageError, match="Delete it: it will be computed again"):
         mined([query("s", "slug")], corpus, tmp_path, config)

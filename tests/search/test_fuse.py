@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from reasonembed.records import Run
-from reasonembed.search.fuse import pool_by_best_rank, reciprocal_rank_fusion
+from reasonembed.search.fuse import min_max, pool_by_best_rank, reciprocal_rank_fusion, weighted_fusion
 
 
 def test_a_document_gets_the_sum_of_its_reciprocal_ranks() -> None:
@@ -51,3 +52,40 @@ def test_a_pool_orders_by_best_rank_then_by_the_second_then_by_id() -> None:
     assert list(pool_by_best_rank(runs, k=2)["q"]) == ["d", "a"]
     with pytest.raises(ValueError, match="k is 0"):
         pool_by_best_rank(runs, k=0)
+
+
+def test_weights_add_scores_that_run_from_0_to_1() -> None:
+    sparse = {"q": {"a": 30.0, "b": 20.0, "c": 10.0}}
+    dense = {"q": {"c": 0.9, "a": 0.8, "d": 0.5}}
+    fused = weighted_fusion([sparse, dense], [0.3, 0.7])["q"]
+    assert list(fused) == ["a", "c", "b", "d"]
+    assert fused == {
+        "a": pytest.approx(0.3 + 0.7 * 0.75),  # (0.8 - 0.5) / (0.9 - 0.5)
+        "c": pytest.approx(0.7),
+        "b": pytest.approx(0.15),
+        "d": 0.0,
+    }
+
+
+def test_neither_scale_nor_shift_of_a_system_changes_a_weighted_fusion() -> None:
+    rng = np.random.default_rng(0)
+    ids = [f"d{number}" for number in range(40)]
+    one, other = (dict(zip(rng.permutation(ids)[:25].tolist(), rng.random(25).tolist(), strict=True)) for _ in "12")
+    moved = {doc_id: 1000 * score - 7 for doc_id, score in other.items()}
+    plain = weighted_fusion([{"q": one}, {"q": other}], [0.4, 0.6])["q"]
+    scaled = weighted_fusion([{"q": one}, {"q": moved}], [0.4, 0.6])["q"]
+    assert scaled == pytest.approx(plain, abs=1e-9)
+
+
+def test_an_empty_ranking_gives_nothing_and_a_lone_document_all_of_its_weight() -> None:
+    full = {"q": {"a": 2.0, "b": 1.0}, "r": {"c": 5.0}}
+    fused = weighted_fusion([full, {"q": {}}], [0.5, 0.5])
+    assert fused == {"q": {"a": 0.5, "b": 0.0}, "r": {"c": 0.5}}
+    assert weighted_fusion([{"q": {}}, {"q": {}}], [0.5, 0.5]) == {"q": {}}
+    assert reciprocal_rank_fusion([{"q": {}}, full])["r"] == {"c": pytest.approx(1 / 61)}
+
+
+def test_min_max_runs_from_0_to_1() -> None:
+    assert min_max({"a": -1.0, "b": 3.0, "c": 1.0}) == {"a": 0.0, "b": 1.0, "c": 0.5}
+    assert min_max({"a": 2.0, "b": 2.0}) == {"a": 1.0, "b": 1.0}
+    assert min_max({}) == {}

@@ -6,8 +6,9 @@ import pytest
 
 from reasonembed.corpora import Corpus
 from reasonembed.errors import ConfigError
+from reasonembed.search.combined import FusedSystem
 from reasonembed.search.fuse import reciprocal_rank_fusion
-from reasonembed.search.systems import Bm25System, DenseSystem, FusedSystem, RunSystem
+from reasonembed.search.systems import Bm25System, DenseSystem, RunSystem
 
 QUERIES = {"q1": "water through a membrane", "q2": "shortest paths"}
 

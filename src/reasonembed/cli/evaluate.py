@@ -19,13 +19,17 @@ def evaluate(
         ),
     ],
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="A model folder or name, or minilm; may repeat.")
+        list[str] | None,
+        typer.Option("--model", "-m", help="A model folder or name, minilm, or http://HOST/v1#MODEL; may repeat."),
     ] = None,
     bm25: Annotated[bool, typer.Option("--bm25", help="Add bag-of-words BM25.")] = False,
     bm25q: Annotated[bool, typer.Option("--bm25q", help="Add query-side BM25, BRIGHT's baseline.")] = False,
     run: Annotated[
         list[Path] | None,
         typer.Option(help="A TREC run, JSON search results, or a folder of either, one a domain; may repeat."),
+    ] = None,
+    systems: Annotated[
+        Path | None, typer.Option(help="A TOML file of systems: hybrids, summed wordings, reranking.")
     ] = None,
     instruction: Annotated[
         str | None,
@@ -37,6 +41,9 @@ def evaluate(
     queries: Annotated[
         str, typer.Option(help="original, reasoning (each query's reasoning_query), or rewrites: gpt4_reason.")
     ] = "original",
+    rewrites: Annotated[
+        list[Path] | None, typer.Option(help="A file of `reasonembed rewrite`; its stem names the wording; may repeat.")
+    ] = None,
     measure: Annotated[
         list[str] | None,
         typer.Option(help="e.g. nDCG@10, Recall@100, MAP, MRR; may repeat. Default: the benchmark's own."),
@@ -50,6 +57,10 @@ def evaluate(
         int | None, typer.Option(help="Longest text; default: the benchmark's limit, else the model's own.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16, float16.")] = "float32",
+    api_key_env: Annotated[str, typer.Option(help="NAME of the variable with the key of --model's endpoint.")] = "",
+    cache: Annotated[
+        Path | None, typer.Option(help="Keep vectors of documents and replies there; default: OUT/cache.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write results.json, TREC runs, report.html there.")
     ] = None,
@@ -63,11 +74,13 @@ def evaluate(
     from reasonembed.cli.output import evaluation_lines, named_systems
     from reasonembed.evaluate.benchmarks import open_benchmark, together
     from reasonembed.workflow.judging import judge, plain_report, write_judgment
+    from reasonembed.workflow.rewriting import with_rewrites
 
     started = time.monotonic()
     chosen = domains.split(",") if domains else None
     judged_on = together([open_benchmark(word, split=split, domains=chosen, revision=revision) for word in benchmark])
-    systems = named_systems(
+    collections = with_rewrites(judged_on.load(), rewrites or [])
+    named = named_systems(
         models=model or [],
         bm25=bm25,
         bm25q=bm25q,
@@ -79,11 +92,15 @@ def evaluate(
         longest=judged_on.max_tokens,
         dtype=dtype,
         base=base,
+        file=systems,
+        collections=collections,
+        api_key_env=api_key_env,
+        cache=cache or (out / "cache" if out else None),
     )
     judgment = judge(
-        systems,
-        judged_on.load(),
-        base=(base or next(iter(systems))) if len(systems) > 1 else None,
+        named,
+        collections,
+        base=(base or next(iter(named))) if len(named) > 1 else None,
         measures=measure or judged_on.measures,
         queries=queries,
         benchmark=judged_on.name,

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from reasonembed import __version__
-from reasonembed.cli import analyze, demo, doctor, domains, evaluate, reproduce, score, search, show, synthesize, train
+from reasonembed.cli import (
+    analyze,
+    demo,
+    doctor,
+    domains,
+    evaluate,
+    reproduce,
+    rewrite,
+    score,
+    search,
+    show,
+    synthesize,
+    train,
+)
 from reasonembed.errors import ReasonEmbedError
 
 app = typer.Typer(
@@ -24,6 +37,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("reproduce")(reproduce.reproduce)
+app.command("rewrite")(rewrite.rewrite)
 app.command("search")(search.search)
 app.command("show")(show.show)
 app.add_typer(domains.app, name="domains")

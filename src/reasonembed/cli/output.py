@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reasonembed.encoder.backbones import base_model
 from reasonembed.errors import ConfigError, MissingExtra, nearest
+from reasonembed.llm.endpoint import ClientConfig
 
 if TYPE_CHECKING:
+    from reasonembed.beir import Collection
     from reasonembed.evaluate.reproduction import Recipe
     from reasonembed.evaluate.scoring import FileScores
     from reasonembed.llm.prices import Prices
@@ -37,15 +40,6 @@ def need_training() -> None:
         )
 
 
-def base_model(name: str) -> str | Path:
-    """A model's name or folder; `minilm` is the one that the demo's extra installs."""
-    if name != "minilm":
-        return name
-    from reasonembed.encoder.backbones import minilm_folder
-
-    return minilm_folder()
-
-
 def dense_system(
     model: str,
     *,
@@ -55,18 +49,34 @@ def dense_system(
     max_tokens: int | None = None,
     longest: int | None = None,
     dtype: str = "float32",
+    api_key_env: str = "",
+    cache: Path | None = None,
 ) -> Callable[[], System]:
     """Makes a dense system; an instruction of "none" means bare queries, "own" the model's own prompts.
 
+    model: a folder, a name, or an embeddings endpoint, whose queries are bare unless there is an instruction.
     None takes `instructions` (domain -> text), and where there are none the model's own prompts. `longest`: a limit in
     tokens that is used where `max_tokens` gives none, as far as the model has positions.
     """
-    need_training()
-    from reasonembed.workflow.judging import dense
+    from reasonembed.workflow.judging import dense, embeddings_endpoint, is_endpoint
 
     words: dict[str | None, str | Mapping[str, str] | None] = {"none": "", "own": None, None: instructions or None}
     before = words.get(instruction, instruction)
-    return dense(base_model(model), name=name, instructions=before, max_tokens=max_tokens, longest=longest, dtype=dtype)
+    if is_endpoint(model):
+        if max_tokens is not None:
+            raise ConfigError(f"{model} cuts texts by its own limit of tokens. Leave --max-tokens out.")
+        client = ClientConfig(api_key_env=api_key_env, concurrency=8)
+        return embeddings_endpoint(model, name=name, instructions=before or "", client=client, cache=cache)
+    need_training()
+    return dense(
+        base_model(model),
+        name=name,
+        instructions=before,
+        max_tokens=max_tokens,
+        longest=longest,
+        dtype=dtype,
+        cache=cache,
+    )
 
 
 def named_systems(
@@ -82,8 +92,15 @@ def named_systems(
     longest: int | None = None,
     dtype: str,
     base: str | None,
+    file: Path | None = None,
+    collections: Mapping[str, Collection] | None = None,
+    api_key_env: str = "",
+    cache: Path | None = None,
 ) -> dict[str, Callable[[], System]]:
-    """The systems that the flags of `evaluate` name, by name. Raises ConfigError for none, or an unknown base."""
+    """The systems that the flags of `evaluate` and the system `file` name, by name.
+
+    Raises ConfigError for none, or an unknown base.
+    """
     from reasonembed.workflow.judging import bm25 as bm25_system
     from reasonembed.workflow.judging import recorded_run
 
@@ -104,10 +121,17 @@ def named_systems(
             max_tokens=max_tokens,
             longest=longest,
             dtype=dtype,
+            api_key_env=api_key_env,
+            cache=cache,
         )
         _add(systems, label, model, made)
+    if file is not None:
+        from reasonembed.workflow.systems import systems_from
+
+        for name, made in systems_from(file, collections or {}, cache=cache).items():
+            _add(systems, name, f"{file.stem}/{name}", made)
     if not systems:
-        raise ConfigError("nothing to evaluate: give --model, --run, --bm25 or --bm25q.")
+        raise ConfigError("nothing to evaluate: give --model, --run, --bm25, --bm25q or --systems.")
     if base is not None and base not in systems:
         raise ConfigError(f'--base is "{base}"{nearest(base, systems)} The systems here: {", ".join(systems)}.')
     return systems

@@ -14,12 +14,15 @@ def search(
     ],
     query: Annotated[list[str], typer.Argument(help="What to look for; several queries share one index.")],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A model folder or name, or minilm; default: BM25.")
+        str | None,
+        typer.Option("--model", "-m", help="A model folder or name, minilm, or http://HOST/v1#MODEL; default: BM25."),
     ] = None,
     bm25: Annotated[str, typer.Option(help="Without a model: bag (of words) or query(-side).")] = "query",
     domain: Annotated[str, typer.Option("--domain", "-d", help="Picks the prompt among the model's.")] = "",
     instruction: Annotated[str | None, typer.Option(help="Before the query; 'none' for a bare query.")] = None,
     language: Annotated[str, typer.Option(help="Of the BM25 analyser.")] = "en",
+    api_key_env: Annotated[str, typer.Option(help="NAME of the variable with the endpoint's key.")] = "",
+    cache: Annotated[Path | None, typer.Option(help="Keep the vectors of the documents there.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many documents.")] = 10,
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a line, with all fields.")] = False,
 ) -> None:
@@ -34,7 +37,9 @@ def search(
     from reasonembed.search.engine import search_corpus
     from reasonembed.workflow.judging import bm25 as bm25_system
 
-    make = dense_system(model, instruction=instruction) if model else bm25_system(bm25, language=language)
+    make = bm25_system(bm25, language=language)
+    if model:
+        make = dense_system(model, instruction=instruction, api_key_env=api_key_env, cache=cache)
     hits_of_queries = search_corpus(read_corpus(corpus), query, system=make(), k=k, domain=domain)
     for text, hits in zip(query, hits_of_queries, strict=True):
         if json_lines:

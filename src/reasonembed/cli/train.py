@@ -49,7 +49,8 @@ def train(
 
     Example: reasonembed train runs/trial --base minilm --out models/trial --no-instruction --epochs 4
     """
-    from reasonembed.cli.output import base_model, need_training, training_lines
+    from reasonembed.cli.output import need_training, training_lines
+    from reasonembed.encoder.backbones import base_model
 
     need_training()
     from reasonembed.config import load_toml, override

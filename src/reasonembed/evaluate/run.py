@@ -23,7 +23,8 @@ from reasonembed.evaluate.metrics import MEASURES, cutoff, score
 from reasonembed.evaluate.protocol import Protocol
 from reasonembed.files import sha256_json
 from reasonembed.records import Run
-from reasonembed.search.systems import Bm25System, DenseSystem, Encoder, FusedSystem, Index, System
+from reasonembed.search.combined import FusedSystem
+from reasonembed.search.systems import Bm25System, DenseSystem, Encoder, Index, System
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ def _protocol(
         revision=sha256_json({domain: collection.sha256 for domain, collection in collections.items()}),
         n_domains=len(collections),
         n_queries=sum(len(collection.qrels) for collection in collections.values()),
-        queries=queries,
+        queries=any_setting.queries or queries,
         model=any_setting.model,
         search=any_setting.search,
         instructions={domain: setting.instruction for domain, setting in settings.items()},

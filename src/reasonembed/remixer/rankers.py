@@ -5,29 +5,19 @@ N: documents, D: dimension.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from reasonembed import progress
 from reasonembed.corpora import Corpus
 from reasonembed.domains import Domain
 from reasonembed.encoder.prompts import query_prompt
-from reasonembed.errors import DamageError
-from reasonembed.files import atomic_writer, sha256_json
+from reasonembed.encoder.shards import VectorCache, Vectors
 from reasonembed.records import Run
 from reasonembed.remixer.config import MineConfig
 from reasonembed.search.bm25 import Bm25Index, Weighting
 from reasonembed.search.dense import search_vectors
 from reasonembed.search.fuse import pool_by_best_rank, reciprocal_rank_fusion
-
-DOCUMENT_PROMPT = ""  # paper, Sec. 4.1: passages stand bare
-
-_WINDOW = 8192  # documents encoded between two writes: bounds memory
 
 Excluded = Mapping[str, Collection[str]]
 
@@ -106,35 +96,13 @@ class Rankers:
             self._encoders[name] = Encoder.load(model, max_tokens=config.max_tokens, dtype=config.dtype)
         return self._encoders[name]
 
-    def _document_vectors(self, corpus: Corpus, config: MineConfig, model: str) -> NDArray[np.float32]:
+    def _document_vectors(self, corpus: Corpus, config: MineConfig, model: str) -> Vectors:
         """The vectors of all documents, shape (N, D), memory-mapped."""
-        path = self.cache / f"vectors-{_vectors_key(corpus, config, model)}.npy"
-        if not path.exists():
-            self._encode_documents(corpus, config, model, path)
-        try:
-            vectors_ND = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise DamageError(f"{path} is damaged ({error}). Delete it: it will be computed again.") from error
-        if vectors_ND.shape[:1] != (len(corpus),):
-            raise DamageError(f"{path} does not hold {len(corpus)} vectors. Delete it: it will be computed again.")
-        return vectors_ND
+        from reasonembed.encoder.folder import find_model, fingerprint
 
-    def _encode_documents(self, corpus: Corpus, config: MineConfig, model: str, path: Path) -> None:
-        """Writes in order and renames: through a memory map, a full disk would be a crash."""
         encoder = self._encoder(config, model)
-        header = {"descr": "<f4", "fortran_order": False, "shape": (len(corpus), encoder.dimension)}
-        for leftover in self.cache.glob(".tmp-*"):  # of a process that was killed; the workspace is locked
-            leftover.unlink()
-        with (
-            atomic_writer(path) as out,
-            progress.task(f"encode {corpus.origin}", total=len(corpus)) as advance,
-        ):
-            np.lib.format.write_array_header_1_0(out, header)
-            documents = iter(corpus)
-            while window := list(itertools.islice(documents, _WINDOW)):
-                vectors_ND = encoder.encode([document.content for document in window], prompt=DOCUMENT_PROMPT)
-                out.write(vectors_ND.astype("<f4").tobytes())
-                advance(len(vectors_ND))
+        cache = VectorCache(self.cache, {"weights": fingerprint(find_model(model)), "pooling": encoder.pooling})
+        return cache.document_vectors(encoder, corpus)
 
 
 def model_hashes(config: MineConfig) -> dict[str, str]:
@@ -143,19 +111,3 @@ def model_hashes(config: MineConfig) -> dict[str, str]:
 
     hashes = [fingerprint(find_model(model)) for model in config.models]
     return {f"model {place}" if len(hashes) > 1 else "model": name for place, name in enumerate(hashes, 1)}
-
-
-def _vectors_key(corpus: Corpus, config: MineConfig, model: str) -> str:
-    """A name for the vectors, from all that decides them."""
-    from reasonembed.encoder.folder import find_model, fingerprint, read_model_folder
-
-    root = find_model(model)
-    decides = {
-        "model": fingerprint(root),
-        "pooling": read_model_folder(root).pooling or "by kind of model",
-        "prompt": DOCUMENT_PROMPT,
-        "texts": corpus.sha256,
-        "max_tokens": config.max_tokens,
-        "dtype": config.dtype,
-    }
-    return sha256_json(decides)[:32]

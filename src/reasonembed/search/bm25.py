@@ -78,7 +78,7 @@ class Bm25Index:
 
     def search(
         self,
-        queries: Mapping[str, str],
+        queries: Mapping[str, str | Sequence[str]],
         *,
         k: int = 100,
         weighting: Weighting = "bag",
@@ -86,15 +86,16 @@ class Bm25Index:
     ) -> Run:
         """The best `k` documents of each query, best first, without those `excluded` for it.
 
-        A document that shares no term with the query is not ranked, as in Lucene; so a query without any term
-        of the corpus has an empty ranking. Raises ValueError for an unknown weighting.
+        queries: query_id -> its text, or several texts whose scores are summed. A document that shares no term
+        with the query is not ranked, as in Lucene; so a query without any term of the corpus has an empty
+        ranking. Raises ValueError for an unknown weighting.
         """
         if weighting not in get_args(Weighting):
             raise ValueError(f"weighting is {weighting!r}; it must be one of {', '.join(get_args(Weighting))}")
         excluded = excluded or {}
         return {
             query_id: top_k(
-                self.scores(text, weighting=weighting),
+                np.sum([self.scores(wording, weighting=weighting) for wording in _several(text)], axis=0),
                 self.doc_ids,
                 k=k,
                 excluded=excluded.get(query_id, ()),
@@ -162,3 +163,7 @@ def _weights(
 def _counts_within(starts_V: NDArray[np.integer], start: int, end: int) -> NDArray[np.integer]:
     """How many of each term's pairs stand from `start` to before `end`."""
     return np.diff(np.clip(starts_V, start, end))
+
+
+def _several(text: str | Sequence[str]) -> Sequence[str]:
+    return (text,) if isinstance(text, str) else text

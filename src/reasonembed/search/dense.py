@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonembed.encoder.shards import Vectors
 from reasonembed.errors import InputError, shown
 from reasonembed.records import Run
 from reasonembed.search.ranking import top_k
@@ -20,10 +21,13 @@ BLOCK_BYTES = 128 * 1024 * 1024  # our choice: of float32 vectors; large enough 
 _SLACK = 16  # fetched beyond k, so that a tie at the cut rarely needs a second pass
 _MARGIN = 1e-5  # how far faiss' float32 sums may lie from the exact ones, relative to the largest score
 
+Rows = NDArray[np.floating] | Vectors
+"""Vectors as one array, in memory or mapped, or as shards on the disk."""
+
 
 def search_vectors(
     query_vectors_QD: NDArray[np.floating],
-    document_vectors_ND: NDArray[np.floating],
+    document_vectors_ND: Rows,
     *,
     query_ids: Sequence[str],
     doc_ids: Sequence[str],
@@ -62,7 +66,7 @@ def search_vectors(
 
 def _nearest(
     queries_QD: NDArray[np.float32],
-    documents_ND: NDArray[np.floating],
+    documents_ND: Rows,
     doc_ids: Sequence[str],
     fetch: int,
     block_bytes: int,
@@ -78,7 +82,7 @@ def _nearest(
     return heap.D, heap.I
 
 
-def _blocks(vectors_ND: NDArray[np.floating], block_bytes: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _blocks(vectors_ND: Rows, block_bytes: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
     rows = max(1, block_bytes // (4 * vectors_ND.shape[1]))
     for start in range(0, len(vectors_ND), rows):
         yield start, np.ascontiguousarray(vectors_ND[start : start + rows], dtype=np.float32)
@@ -86,7 +90,7 @@ def _blocks(vectors_ND: NDArray[np.floating], block_bytes: int) -> Iterator[tupl
 
 def _rank(
     query_D: NDArray[np.float32],
-    documents_ND: NDArray[np.floating],
+    documents_ND: Rows,
     rows_C: NDArray[np.int64],
     doc_ids: Sequence[str],
     k: int,
@@ -108,7 +112,7 @@ def _complete(ranking: Mapping[str, float], k: int, floor: float) -> bool:
 
 def _check(
     queries_QD: NDArray[np.floating],
-    documents_ND: NDArray[np.floating],
+    documents_ND: Rows,
     query_ids: Sequence[str],
     doc_ids: Sequence[str],
     k: int,

@@ -1,4 +1,4 @@
-"""What can rank: BM25, a dense model, or several fused. A system indexes a corpus, the index is searched."""
+"""What can rank: BM25, a dense model, a run made elsewhere. A system indexes a corpus, the index is searched."""
 
 from __future__ import annotations
 
@@ -12,17 +12,25 @@ from numpy.typing import NDArray
 
 from reasonembed.corpora import Corpus
 from reasonembed.encoder.prompts import query_prompt
+from reasonembed.encoder.shards import VectorCache
 from reasonembed.errors import ConfigError
 from reasonembed.records import Run
 from reasonembed.search.bm25 import Bm25Index, Weighting
-from reasonembed.search.dense import search_vectors
-from reasonembed.search.fuse import reciprocal_rank_fusion
+from reasonembed.search.dense import Rows, search_vectors
 from reasonembed.search.ranking import top_k
 
 logger = logging.getLogger(__name__)
 
 Excluded = Mapping[str, Collection[str]]
 """query_id -> ids of the documents that are removed from its ranking before the cut."""
+
+Queries = Mapping[str, str | tuple[str, ...]]
+"""query_id -> the text to search with, or several wordings whose scores are summed."""
+
+
+def wordings(text: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The one or more texts of a query."""
+    return (text,) if isinstance(text, str) else text
 
 
 class Encoder(Protocol):
@@ -58,15 +66,14 @@ class Setting(msgspec.Struct, frozen=True):
     instruction: str = ""  # put before every query; empty for none
     max_tokens: int | None = None  # longest query and document; None where there is no limit
     dtype: str = ""  # of the model's weights; empty where there is no model
+    queries: str = ""  # which wordings it searches with; empty for those that it is given
 
 
 class Index(Protocol):
     """One corpus, ready to be searched."""
 
-    def search(
-        self, queries: Mapping[str, str], *, domain: str = "", k: int = 100, excluded: Excluded | None = None
-    ) -> Run:
-        """The best `k` documents of each query (query_id -> text), best first.
+    def search(self, queries: Queries, *, domain: str = "", k: int = 100, excluded: Excluded | None = None) -> Run:
+        """The best `k` documents of each query, best first.
 
         `excluded`: what is left out of each query's ranking.  `domain` picks the instruction, where a system
         has one for each.
@@ -112,10 +119,13 @@ class Bm25Ranker:
     def __init__(self, index: Bm25Index, weighting: Weighting) -> None:
         self._index, self._weighting = index, weighting
 
-    def search(
-        self, queries: Mapping[str, str], *, domain: str = "", k: int = 100, excluded: Excluded | None = None
-    ) -> Run:
-        return self._index.search(queries, k=k, weighting=self._weighting, excluded=excluded)
+    def search(self, queries: Queries, *, domain: str = "", k: int = 100, excluded: Excluded | None = None) -> Run:
+        return self._index.search(
+            {query_id: wordings(text) for query_id, text in queries.items()},
+            k=k,
+            weighting=self._weighting,
+            excluded=excluded,
+        )
 
 
 class DenseSystem:
@@ -126,6 +136,8 @@ class DenseSystem:
     `own_prompts`: put before queries what the model declares for the domain, else its `query` prompt, else
     nothing; instructions are not used then.
     `max_tokens`: of queries and documents; the model's own limit where it is None.
+    `query_encoder`: where queries are encoded otherwise than documents; the same encoder if None.
+    `cache`: where vectors of documents are kept, so that a stopped encoding goes on; None keeps them in memory.
     """
 
     def __init__(
@@ -137,16 +149,24 @@ class DenseSystem:
         instructions: str | Mapping[str, str] = "",
         own_prompts: bool = False,
         max_tokens: int | None = None,
+        query_encoder: Encoder | None = None,
+        cache: VectorCache | None = None,
     ) -> None:
         self.encoder = encoder
+        self.query_encoder = query_encoder or encoder
         self.name = name or encoder.name
         self.model_name = model_name or encoder.name
         self.instructions = instructions
         self.own_prompts = own_prompts
         self.max_tokens = max_tokens
+        self.cache = cache
 
     def index(self, corpus: Corpus) -> DenseRanker:
-        vectors = self.encoder.encode([document.content for document in corpus], max_tokens=self.max_tokens)
+        vectors: Rows
+        if self.cache is None:
+            vectors = self.encoder.encode([document.content for document in corpus], max_tokens=self.max_tokens)
+        else:
+            vectors = self.cache.document_vectors(self.encoder, corpus, max_tokens=self.max_tokens)
         return DenseRanker(self, corpus.ids, vectors)
 
     def instruction(self, domain: str) -> str:
@@ -167,9 +187,10 @@ class DenseSystem:
         return query_prompt(self.instruction(domain))
 
     def setting(self, domain: str) -> Setting:
+        kept_as = self.cache.kept_as if self.cache else "float32"
         return Setting(
             model=self.model_name,
-            search="exact, inner product",
+            search="exact, inner product" + (f", documents kept as {kept_as}" if kept_as != "float32" else ""),
             instruction=self.prompt(domain) if self.own_prompts else self.instruction(domain),
             max_tokens=self.max_tokens or self.encoder.max_tokens,
             dtype=self.encoder.dtype,
@@ -179,21 +200,22 @@ class DenseSystem:
 class DenseRanker:
     """The vectors of one corpus, and the model for the queries."""
 
-    def __init__(self, system: DenseSystem, doc_ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
+    def __init__(self, system: DenseSystem, doc_ids: Sequence[str], vectors: Rows) -> None:
         self._system, self._doc_ids, self._vectors = system, doc_ids, vectors
 
-    def search(
-        self, queries: Mapping[str, str], *, domain: str = "", k: int = 100, excluded: Excluded | None = None
-    ) -> Run:
+    def search(self, queries: Queries, *, domain: str = "", k: int = 100, excluded: Excluded | None = None) -> Run:
         if not queries:
             return {}
-        vectors = self._system.encoder.encode(
-            list(queries.values()),
+        texts = [wordings(text) for text in queries.values()]
+        vectors = self._system.query_encoder.encode(
+            [wording for several in texts for wording in several],
             prompt=self._system.prompt(domain),
             max_tokens=self._system.max_tokens,
         )
+        starts = np.cumsum([0, *map(len, texts[:-1])])
+        summed = np.add.reduceat(vectors, starts, axis=0)  # summed vectors give summed scores
         return search_vectors(
-            vectors, self._vectors, query_ids=list(queries), doc_ids=self._doc_ids, k=k, excluded=excluded
+            summed, self._vectors, query_ids=list(queries), doc_ids=self._doc_ids, k=k, excluded=excluded
         )
 
 
@@ -217,9 +239,7 @@ class RunRanker:
     def __init__(self, run: Run, unknown: frozenset[str]) -> None:
         self._run, self._unknown = run, unknown
 
-    def search(
-        self, queries: Mapping[str, str], *, domain: str = "", k: int = 100, excluded: Excluded | None = None
-    ) -> Run:
+    def search(self, queries: Queries, *, domain: str = "", k: int = 100, excluded: Excluded | None = None) -> Run:
         if missing := [query_id for query_id in queries if query_id not in self._run]:
             logger.warning(
                 "the run has no ranking for %d of the %d queries of %s; they score 0.",
@@ -246,41 +266,3 @@ class RunRanker:
                 domain,
                 affected,
             )
-
-
-class FusedSystem:
-    """Several systems made one by reciprocal rank fusion of their best `depth` (or k, if more) documents."""
-
-    def __init__(self, systems: Sequence[System], *, name: str = "fused", depth: int = 1000) -> None:
-        if not systems:
-            raise ConfigError("nothing to fuse: give at least one system.")
-        self.systems, self.name, self.depth = tuple(systems), name, depth
-
-    def index(self, corpus: Corpus) -> FusedRanker:
-        return FusedRanker([system.index(corpus) for system in self.systems], self.depth)
-
-    def setting(self, domain: str) -> Setting:
-        parts = [system.setting(domain) for system in self.systems]
-        limits = [part.max_tokens for part in parts if part.max_tokens is not None]
-        searches = " and ".join(part.search for part in parts)
-        return Setting(
-            model=" + ".join(part.model for part in parts),
-            search=f"reciprocal rank fusion (60, depth {self.depth}) of {searches}",
-            instruction=" / ".join(dict.fromkeys(part.instruction for part in parts if part.instruction)),
-            max_tokens=max(limits, default=None),
-            dtype=" + ".join(dict.fromkeys(part.dtype for part in parts if part.dtype)),
-        )
-
-
-class FusedRanker:
-    """The indexes of the fused systems over one corpus."""
-
-    def __init__(self, indexes: Sequence[Index], depth: int) -> None:
-        self._indexes, self._depth = indexes, depth
-
-    def search(
-        self, queries: Mapping[str, str], *, domain: str = "", k: int = 100, excluded: Excluded | None = None
-    ) -> Run:
-        deep = max(k, self._depth)
-        runs = [index.search(queries, domain=domain, k=deep, excluded=excluded) for index in self._indexes]
-        return reciprocal_rank_fusion(runs, k=k)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from reasonembed.beir import Collection
+from reasonembed.encoder.shards import KeptAs, VectorCache
 from reasonembed.errors import InputError
 from reasonembed.evaluate.benchmarks import load_all, open_benchmark
 from reasonembed.evaluate.metrics import MEASURES
@@ -30,6 +31,7 @@ from reasonembed.evaluate.run import (
 from reasonembed.evaluate.run_files import open_run
 from reasonembed.evaluate.search_results import write_search_results
 from reasonembed.files import write_json, write_jsonl
+from reasonembed.llm.endpoint import ClientConfig
 from reasonembed.search.systems import Bm25System, DenseSystem, System
 from reasonembed.trec import write_trec_run
 
@@ -133,13 +135,17 @@ def dense(
     max_tokens: int | None = None,
     longest: int | None = None,
     dtype: str = "float32",
+    cache: Path | None = None,
+    kept_as: KeptAs = "float32",
 ) -> Callable[[], System]:
     """Makes a system from a model folder or name; instructions None takes the prompts that the model declares.
 
     longest: a benchmark's limit in tokens, used where `max_tokens` gives none, as far as the model has positions.
+    cache: a folder where vectors of documents are kept, as `kept_as`; None keeps them in memory alone.
     """
 
     def make() -> System:
+        from reasonembed.encoder.folder import find_model, fingerprint
         from reasonembed.encoder.model import Encoder
 
         encoder = Encoder.load(path, max_tokens=max_tokens, dtype=dtype)
@@ -149,6 +155,10 @@ def dense(
                 "instruction, give it: another prompt is another protocol.",
                 path,
             )
+        kept = None
+        if cache is not None:
+            decides = {"weights": fingerprint(find_model(path)), "pooling": encoder.pooling}
+            kept = VectorCache(cache, decides, kept_as)
         return DenseSystem(
             encoder,
             name=name,
@@ -156,9 +166,51 @@ def dense(
             instructions=instructions or "",
             own_prompts=instructions is None,
             max_tokens=None if max_tokens or not longest else min(longest, encoder.position_limit or longest),
+            cache=kept,
         )
 
     return make
+
+
+def embeddings_endpoint(
+    spec: str,
+    *,
+    name: str | None = None,
+    instructions: str | Mapping[str, str] = "",
+    config: Mapping[str, Any] | None = None,
+    tell_queries_apart: bool = False,
+    client: ClientConfig | None = None,
+    cache: Path | None = None,
+    kept_as: KeptAs = "float32",
+) -> Callable[[], System]:
+    """Makes a system from the model at an OpenAI-compatible embeddings endpoint.
+
+    config: keys of `EndpointConfig`.  tell_queries_apart: send `input_type` query or document.
+    """
+
+    def make() -> System:
+        from reasonembed.encoder.remote import EndpointConfig, EndpointEncoder
+
+        keys = dict(config or {})
+        types = ("document", "query") if tell_queries_apart else ("", "")
+        encoder, query_encoder = (
+            EndpointEncoder(spec, config=EndpointConfig(**keys, input_type=kind), client=client) for kind in types
+        )
+        decides = {"endpoint": encoder.name, "input_type": types[0]}
+        return DenseSystem(
+            encoder,
+            name=name,
+            instructions=instructions,
+            query_encoder=query_encoder,
+            cache=VectorCache(cache, decides, kept_as) if cache is not None else None,
+        )
+
+    return make
+
+
+def is_endpoint(model: str | Path) -> bool:
+    """Whether a model is reached over the network rather than loaded."""
+    return str(model).startswith(("http://", "https://", "openai:"))
 
 
 def recorded_run(path: Path) -> Callable[[], System]:
