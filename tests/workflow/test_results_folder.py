@@ -127,4 +127,4 @@ def test_equal_judgments_give_equal_bytes(judgment: Judgment, tmp_path: Path) ->
         {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
         for name in ("one", "two")
     )
-    assert one == two and len(one) == 21
+    assert one == two and len(one) == 21 + len(LABELS) * len(COLLECTIONS)

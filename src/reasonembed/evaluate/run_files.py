@@ -12,7 +12,7 @@ from reasonembed.errors import InputError
 from reasonembed.evaluate.search_results import read_search_results
 from reasonembed.files import open_binary, read_lines
 from reasonembed.records import Qrels, Run
-from reasonembed.search.systems import Excluded, RunSystem, Setting, System
+from reasonembed.search.systems import Excluded, Queries, RunSystem, Setting, System
 from reasonembed.trec import read_trec_qrels, read_trec_run
 
 logger = logging.getLogger(__name__)
@@ -91,9 +91,7 @@ class DomainRunsIndex:
     def __init__(self, runs: Mapping[str, Run], corpus: Corpus, name: str) -> None:
         self._runs, self._corpus, self._name = runs, corpus, name
 
-    def search(
-        self, queries: Mapping[str, str], *, domain: str = "", k: int = 100, excluded: Excluded | None = None
-    ) -> Run:
+    def search(self, queries: Queries, *, domain: str = "", k: int = 100, excluded: Excluded | None = None) -> Run:
         """Raises InputError if there is no run for the domain, or none for any of its queries."""
         if domain not in self._runs:
             raise InputError(

@@ -256,7 +256,7 @@ class RunRanker:
             found[query_id] = top_k(values, list(scores), k=k, excluded=apart)
         return found
 
-    def _report_unknown(self, queries: Mapping[str, str], domain: str) -> None:
+    def _report_unknown(self, queries: Queries, domain: str) -> None:
         if unknown := len(self._run.keys() - queries.keys()):
             logger.info("%d queries of the run are not among those of %s; they are passed over.", unknown, domain)
         affected = sum(not self._unknown.isdisjoint(scores) for q, scores in self._run.items() if q in queries)
