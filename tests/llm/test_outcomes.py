@@ -20,11 +20,11 @@ def openai_error(message: str, code: str | None = None) -> bytes:
 @pytest.mark.parametrize("status", [408, 409, 425, 500, 502, 503, 504, 529])
 def test_what_may_pass_is_tried_again_and_uses_an_attempt(status: int) -> None:
     outcome = judge(status, b"upstream\nfailed", "id")
-    assert outcome == Again(f"HTTP {status}: upstream failed")
+    assert outcome == Again(f"HTTP {status}: upstream failed", busy=status in (503, 529))
 
 
 def test_a_429_uses_no_attempt() -> None:
-    assert judge(429, b"", "id", after_s=3.0) == Again("HTTP 429", 3.0, uses_attempt=False)
+    assert judge(429, b"", "id", after_s=3.0) == Again("HTTP 429", 3.0, uses_attempt=False, busy=True)
 
 
 def test_a_429_for_an_empty_account_is_hopeless() -> None:

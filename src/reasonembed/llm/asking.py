@@ -116,6 +116,8 @@ class Asking:
             )
 
     async def _next_missing(self) -> tuple[bytes, Request] | None:
+        if self._missing:
+            return self._missing.popleft()
         async with self._pulling:
             while not self._missing:
                 chunk = list(islice(self._requests, _CHUNK))

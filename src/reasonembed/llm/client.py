@@ -1,4 +1,4 @@
-"""The HTTP client: any server that speaks OpenAI's `/chat/completions`, many at once, bounded retries."""
+"""The HTTP client: servers that speak OpenAI's `/chat/completions`, many requests at once, bounded retries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
 import msgspec
@@ -18,13 +18,16 @@ from reasonembed.errors import ConfigError, EndpointError, shown
 from reasonembed.llm.backend import Ask, TransportFailure
 from reasonembed.llm.chat import Reply, Request
 from reasonembed.llm.endpoint import ClientConfig, Endpoint, read_key
+from reasonembed.llm.limits import RateCap, TokenEstimate
 from reasonembed.llm.outcomes import Again, Hopeless, judge, parse_retry_after, read_problem
+from reasonembed.llm.pool import Pool, Target
 from reasonembed.llm.running import run_to_end
+from reasonembed.llm.served_names import ServedNames
 from reasonembed.llm.wire import wire_body, wire_id
 
 logger = logging.getLogger(__name__)
 
-MAX_RESPONSE_BYTES = 16 * 1024 * 1024  # our choice: no completion is larger; the rest is not read
+MAX_RESPONSE_BYTES = 8 * 1024 * 1024  # our choice: no completion is larger; the rest is not read
 _DISCOVERY_ATTEMPTS = 3
 _HIDDEN = b"[key]"
 _MIN_SECRET_CHARS = 12  # shorter "keys" are the dummies of local servers (EMPTY, none), and words of a text
@@ -39,7 +42,7 @@ class _ModelList(msgspec.Struct):
 
 
 class HttpBackend:
-    """Answers from an OpenAI-compatible endpoint.
+    """Answers from an OpenAI-compatible endpoint, or from several that serve the same model (a `Pool`).
 
     The key is read from the environment variable that `config` names, and goes nowhere but into the header.
     revision: names the weights where the model's name does not; part of the journal's key, never sent.
@@ -49,26 +52,36 @@ class HttpBackend:
     honours_conditions = True
     keyed_by_custom_id = False
 
-    def __init__(self, endpoint: Endpoint, *, config: ClientConfig, revision: str = "") -> None:
-        self.endpoint = endpoint
+    def __init__(self, endpoint: Endpoint | Sequence[Endpoint], *, config: ClientConfig, revision: str = "") -> None:
+        self.endpoints = (endpoint,) if isinstance(endpoint, Endpoint) else tuple(endpoint)
+        self.endpoint = endpoint = self.endpoints[0]  # in all that the request's body depends on they are equal
         self.config = config
         self.model = f"{endpoint.model}@{revision}" if revision else endpoint.model
         self._key_env = config.api_key_env or endpoint.default_key_env
         key = read_key(self._key_env) if self._key_env else ""
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._secret = key.encode() if len(key) >= _MIN_SECRET_CHARS else b""
-        self._url = _url(endpoint.chat_url)
+        self._urls = {one.url: _url(one.chat_url) for one in self.endpoints}
+        self._names = {one.url: ServedNames(endpoint.model) for one in self.endpoints}
         self._jitter = random.Random()
-        if key and endpoint.exposes_keys:
-            logger.warning("the key in %s travels unencrypted to %s; use https.", self._key_env, endpoint.url)
+        self._requests = RateCap(config.requests_per_minute)
+        self._tokens = RateCap(config.tokens_per_minute)
+        self._estimate = TokenEstimate()
+        for one in self.endpoints:
+            if key and one.exposes_keys:
+                logger.warning("the key in %s travels unencrypted to %s; use https.", self._key_env, one.url)
 
     def __repr__(self) -> str:
-        return f"HttpBackend({self.endpoint.url!r}, model={self.model!r})"
+        return f"HttpBackend({self._place()!r}, model={self.model!r})"
+
+    def _place(self) -> str:
+        return ",".join(endpoint.url for endpoint in self.endpoints)
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[Ask]:
-        """A function that asks the endpoint, over connections that are kept for the length of the block."""
+        """A function that asks the endpoints, over connections that are kept for the length of the block."""
         config = self.config
+        pool = Pool(self.endpoints, ceiling=config.concurrency, probe=self._is_up)
         timeout = aiohttp.ClientTimeout(
             total=config.total_timeout_s,
             sock_connect=config.connect_timeout_s,
@@ -82,17 +95,28 @@ class HttpBackend:
         ) as connections:
 
             async def ask(request: Request) -> Reply:
-                return await self._answer(connections, request)
+                return await self._answer(connections, pool, request)
 
-            yield ask
+            try:
+                yield ask
+            finally:
+                await pool.close()
 
-    async def _answer(self, connections: aiohttp.ClientSession, request: Request) -> Reply:
+    async def _answer(self, connections: aiohttp.ClientSession, pool: Pool, request: Request) -> Reply:
         body = wire_body(self.endpoint, request)
         name = wire_id(request.custom_id)
         tries, failed, waited_s = 1, 0, 0.0
+        target: Target | None = None
         while True:  # bounded by attempts and patience
             header = name if tries == 1 else f"{name};try={tries}"
-            outcome = await self._try(connections, body, request.custom_id, header)
+            tokens = await self._keep_to_caps(len(body), request.sampling.max_tokens)
+            target = await pool.enter(avoid=target, patience_s=self.config.patience_s - waited_s)
+            sent_at, outcome = time.monotonic(), None
+            try:
+                outcome = await self._try(connections, target, body, request.custom_id, header)
+            finally:
+                pool.leave(target, outcome, sent_at=sent_at)
+            self._settle_tokens(outcome, tokens)
             if isinstance(outcome, Reply):
                 return outcome
             if isinstance(outcome, Hopeless):
@@ -110,12 +134,30 @@ class HttpBackend:
             await asyncio.sleep(pause_s)
             tries += 1
 
+    async def _keep_to_caps(self, body_bytes: int, max_tokens: int) -> float:
+        """Waits as the caps per minute demand; gives the tokens that were booked for this try."""
+        if not self.config.requests_per_minute and not self.config.tokens_per_minute:
+            return 0.0
+        tokens = self._estimate.guess(body_bytes, max_tokens)
+        now = time.monotonic()
+        pause_s = max(self._requests.take(1, now=now), self._tokens.take(tokens, now=now))
+        if pause_s > 0:
+            await asyncio.sleep(pause_s)
+        return tokens
+
+    def _settle_tokens(self, outcome: Reply | Again | Hopeless, booked: float) -> None:
+        if booked and isinstance(outcome, Reply) and outcome.usage.prompt_tokens:
+            self._estimate.learn(outcome.usage.completion_tokens)
+            self._tokens.correct(outcome.usage.prompt_tokens + outcome.usage.completion_tokens - booked)
+
     async def _try(
-        self, connections: aiohttp.ClientSession, body: bytes, custom_id: str, name: str
+        self, connections: aiohttp.ClientSession, target: Target, body: bytes, custom_id: str, name: str
     ) -> Reply | Again | Hopeless:
+        url = target.endpoint.url
+        check = self._names[url].check if self.config.check_model else None
         try:
             async with connections.post(
-                self._url, data=body, headers={"X-Request-Id": name}, allow_redirects=False
+                self._urls[url], data=body, headers={"X-Request-Id": name}, allow_redirects=False
             ) as response:
                 content = await self._content(response)
                 after_s = None
@@ -123,7 +165,7 @@ class HttpBackend:
                     after_s = parse_retry_after(response.headers.get("Retry-After"), now=time.time())
                 if content is None:
                     return Again(f"HTTP {response.status}: a body beyond {MAX_RESPONSE_BYTES >> 20} MiB", after_s)
-                return judge(response.status, content, custom_id, after_s=after_s)
+                return judge(response.status, content, custom_id, after_s=after_s, check_model=check)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return _explain(error)
 
@@ -156,7 +198,14 @@ class HttpBackend:
                 if self._key_env
                 else "It wants a key: put it into an environment variable and name that one as api_key_env."
             )
-        return EndpointError(f"{self.endpoint.url}, model {shown(self.endpoint.model)}: {outcome.cause}. {remedy}")
+        return EndpointError(f"{self._place()}, model {shown(self.endpoint.model)}: {outcome.cause}. {remedy}")
+
+    async def _is_up(self, endpoint: Endpoint) -> bool:
+        """Whether a server answers at all: with its models, or with whatever it says where it lists none."""
+        try:
+            return (await self._get_models(endpoint))[0] < 500
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
 
     async def models(self) -> list[str]:
         """The names that the server lists. Raises EndpointError if it gives no such list."""
@@ -174,16 +223,18 @@ class HttpBackend:
         )
 
     async def _list_models(self) -> list[str]:
+        status, content = await self._get_models(self.endpoint)
+        if status in (401, 403):
+            raise self._hopeless(Hopeless(f"HTTP {status}: {read_problem(content).message}", wants_key=True))
+        if status != 200:
+            raise aiohttp.ClientError(f"HTTP {status} {read_problem(content).message}")
+        return [entry.id for entry in msgspec.json.decode(content, type=_ModelList).data]
+
+    async def _get_models(self, endpoint: Endpoint) -> tuple[int, bytes]:
         timeout = aiohttp.ClientTimeout(total=3 * self.config.connect_timeout_s)
         async with aiohttp.ClientSession(headers=self._headers, timeout=timeout) as connections:
-            async with connections.get(self.endpoint.models_url, allow_redirects=False) as response:
-                content = await self._content(response) or b""
-                if response.status in (401, 403):
-                    problem = read_problem(content).message
-                    raise self._hopeless(Hopeless(f"HTTP {response.status}: {problem}", wants_key=True))
-                if response.status != 200:
-                    raise aiohttp.ClientError(f"HTTP {response.status} {read_problem(content).message}")
-                return [entry.id for entry in msgspec.json.decode(content, type=_ModelList).data]
+            async with connections.get(endpoint.models_url, allow_redirects=False) as response:
+                return response.status, await self._content(response) or b""
 
 
 def _url(text: str) -> URL:
@@ -193,19 +244,21 @@ def _url(text: str) -> URL:
         raise ConfigError(f"{shown(text)} is no URL: {error}. Write it like http://localhost:8000/v1.") from error
 
 
-def connect(endpoint: Endpoint, *, config: ClientConfig, revision: str = "") -> HttpBackend:
-    """A backend for `endpoint`; if that names no model, the server is asked, and must list exactly one.
+def connect(endpoint: Endpoint | Sequence[Endpoint], *, config: ClientConfig, revision: str = "") -> HttpBackend:
+    """A backend for `endpoint`, or for several; if no model is named, the (first) server must list exactly one.
 
     Raises EndpointError if it must be asked and does not answer, ConfigError if it lists none or several.
     """
     backend = HttpBackend(endpoint, config=config, revision=revision)
-    if endpoint.model:
+    first = backend.endpoint
+    if first.model:
         return backend
     models = run_to_end(backend.models())
     if len(models) != 1:
         listed = ", ".join(shown(name) for name in models[:10]) or "none"
-        raise ConfigError(f"{endpoint.url} lists {len(models)} models ({listed}). Name one: {endpoint.url}#MODEL.")
-    return HttpBackend(msgspec.structs.replace(endpoint, model=models[0]), config=config, revision=revision)
+        raise ConfigError(f"{first.url} lists {len(models)} models ({listed}). Name one: {first.url}#MODEL.")
+    named = [msgspec.structs.replace(one, model=models[0]) for one in backend.endpoints]
+    return HttpBackend(named, config=config, revision=revision)
 
 
 def _explain(error: BaseException) -> Again | Hopeless:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from reasonembed.llm.asking import Asking, sum_spent
 from reasonembed.llm.backend import Backend, payee
 from reasonembed.llm.budget import Purse
 from reasonembed.llm.chat import Reply, Request, Spent
-from reasonembed.llm.endpoint import ClientConfig, parse_endpoint
+from reasonembed.llm.endpoint import ClientConfig, parse_endpoints
 from reasonembed.llm.journal import Journal
 from reasonembed.llm.keys import reply_key
 from reasonembed.llm.running import run_to_end
@@ -114,7 +114,7 @@ def _named(reply: Reply, custom_id: str) -> Reply:
 
 @contextlib.contextmanager
 def open_door(
-    spec: str,
+    spec: str | Sequence[str],
     *,
     journal_path: Path | str | None = None,
     journal: Journal | None = None,
@@ -126,6 +126,7 @@ def open_door(
 ) -> Iterator[ChatDoor]:
     """A door to what `spec` names, for the length of a `with` block; one of `KINDS`.
 
+    Several URLs, as a list or with commas between them, are servers of one model that share the work.
     An HTTP endpoint's model is `model`, or `URL#MODEL`, or the only one that the server, asked, lists.
     revision: names the weights where the model's name does not; part of the journal's key.
     journal: an open one to share; else the one at `journal_path` is opened and closed.  purse: see `ChatDoor`.
@@ -133,6 +134,7 @@ def open_door(
     """
     if (journal is None) == (journal_path is None):
         raise ValueError("give either journal_path or journal")
+    spec = spec if isinstance(spec, str) else ",".join(spec)
     backend, concurrency = _backend(spec, client=client, model=model, revision=revision)
     with contextlib.ExitStack() as stack:
         if journal is None:
@@ -149,7 +151,7 @@ def _backend(spec: str, *, client: ClientConfig | None, model: str | None, revis
         from reasonembed.llm.client import connect  # aiohttp takes a third of a second to import
 
         config = client or ClientConfig()
-        return connect(parse_endpoint(spec, model=model), config=config, revision=revision), config.concurrency
+        return connect(parse_endpoints(spec, model=model), config=config, revision=revision), config.concurrency
     if model or revision:
         raise ConfigError(f"a model cannot be chosen for {spec!r}: it is what it is. Leave the model out.")
     if kind == "recorded" and rest:

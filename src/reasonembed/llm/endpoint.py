@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
@@ -12,6 +13,7 @@ from reasonembed.errors import ConfigError, shown
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_KEY_ENV = "OPENAI_API_KEY"
+_COMMA = re.compile(r",(?=\s*https?://)")  # a comma inside a path or a model's name is part of it
 
 
 class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,6 +27,9 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 600.0  # of silence; a server says nothing until the whole text is written
     total_timeout_s: float = 1800.0  # of one try
+    requests_per_minute: float = 0.0  # over all servers together, retries included; 0: no cap
+    tokens_per_minute: float = 0.0  # of prompts and answers, estimated before and corrected after; 0: no cap
+    check_model: bool = True  # refuse an answer from another model than was asked (a gateway's substitute)
     api_key_env: str = ""  # name of the environment variable that holds the key; empty: none is sent
     durable: bool = False  # wait for the disk at each commit of the journal (survives a power cut)
 
@@ -35,6 +40,9 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in ("backoff_s", "connect_timeout_s", "read_timeout_s", "total_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be above 0.")
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least 0 (no cap).")
         if not self.backoff_limit_s >= self.backoff_s:
             raise ValueError(f"backoff_limit_s is {self.backoff_limit_s!r}; it must be at least backoff_s.")
         if not self.patience_s >= 0:
@@ -87,6 +95,17 @@ def parse_endpoint(spec: str, *, model: str | None = None) -> Endpoint:
     return Endpoint(f"{parts.scheme}://{parts.netloc}{path}", _one_model(unquote(parts.fragment), model))
 
 
+def parse_endpoints(spec: str, *, model: str | None = None) -> tuple[Endpoint, ...]:
+    """The servers of one model: `URL,URL,...[#MODEL]`, or what `parse_endpoint` takes; each server once.
+
+    The model may stand after any of the URLs and holds for all. Raises ConfigError as `parse_endpoint` does.
+    """
+    endpoints = [parse_endpoint(part.strip(), model=model) for part in _COMMA.split(spec)]
+    for endpoint in endpoints:
+        model = _one_model(endpoint.model, model)
+    return tuple(dict.fromkeys(msgspec.structs.replace(endpoint, model=model or "") for endpoint in endpoints))
+
+
 def _split(spec: str) -> SplitResult:
     if "@" in spec.partition("#")[0] or "?" in spec.partition("#")[0]:
         raise ConfigError(
@@ -130,4 +149,4 @@ def read_key(name: str) -> str:
     return key
 
 
-__all__ = ["ClientConfig", "Endpoint", "parse_endpoint", "read_key"]
+__all__ = ["ClientConfig", "Endpoint", "parse_endpoint", "parse_endpoints", "read_key"]

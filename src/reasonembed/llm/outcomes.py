@@ -5,14 +5,16 @@ from __future__ import annotations
 import email.utils
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from reasonembed.llm.chat import Failure, Reply
-from reasonembed.llm.replies import BrokenResponse, parse_response
+from reasonembed.llm.replies import BrokenResponse, UnknownModelName, parse_response
 
 _MESSAGE_CHARS = 400
+_BUSY = frozenset({503, 529})  # besides 429
 _PASSING = frozenset({408, 409, 423, 425})  # besides 5xx: time-outs, conflicts, too early
 _ABOUT_REQUEST = frozenset({400, 404, 413, 422})
 _TOO_LONG = re.compile(r"context.?length|too long|too many tokens|maximum.{0,40}tokens|exceeds?\b.{0,40}\btokens", re.I)
@@ -30,6 +32,7 @@ class Again(msgspec.Struct, frozen=True):
     cause: str
     after_s: float | None = None  # what Retry-After asks for
     uses_attempt: bool = True  # False for 429: the server is busy, nothing failed
+    busy: bool = False  # the server has too much to do: it is to be asked less at once
 
 
 class Hopeless(msgspec.Struct, frozen=True):
@@ -48,21 +51,31 @@ class Problem(msgspec.Struct, frozen=True):
     stated: bool = False
 
 
-def judge(status: int, body: bytes, custom_id: str, *, after_s: float | None = None) -> Reply | Again | Hopeless:
-    """What a response to a chat request means. after_s: seconds that its Retry-After asks for, if any."""
+def judge(
+    status: int,
+    body: bytes,
+    custom_id: str,
+    *,
+    after_s: float | None = None,
+    check_model: Callable[[str], None] | None = None,
+) -> Reply | Again | Hopeless:
+    """What a response to a chat request means.
+
+    after_s: seconds that its Retry-After asks for, if any.  check_model: see `parse_response`.
+    """
     if status == 200:
         try:
-            return parse_response(body, custom_id)
+            return parse_response(body, custom_id, check_model=check_model)
         except BrokenResponse as broken:
-            return Again(str(broken), after_s)
+            return Again(str(broken), after_s, uses_attempt=not isinstance(broken, UnknownModelName))
     problem = read_problem(body)
     said = f"HTTP {status}: {problem.message}" if problem.message else f"HTTP {status}"
     if status == 429:
         if problem.code == "insufficient_quota":
             return Hopeless(said, "Top up the account or use another key, then run the same command again.")
-        return Again(said, after_s, uses_attempt=False)
+        return Again(said, after_s, uses_attempt=False, busy=True)
     if status >= 500 or status in _PASSING:
-        return Again(said, after_s)
+        return Again(said, after_s, busy=status in _BUSY)
     if status in (401, 403):
         return Hopeless(said, wants_key=True)
     if status in _ABOUT_REQUEST:

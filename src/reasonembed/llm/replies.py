@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -20,6 +21,10 @@ _BROKEN_ENDINGS = frozenset({"error", "abort", "cancelled"})  # vLLM, SGLang, ro
 
 class BrokenResponse(ValueError):
     """A body that is no chat completion: a fault of transport that may pass, not a model's answer."""
+
+
+class UnknownModelName(BrokenResponse):
+    """A reply under a name that was not asked for, from a server whose habits are not known yet."""
 
 
 class Parsed(msgspec.Struct, frozen=True):
@@ -54,19 +59,24 @@ class _Usage(msgspec.Struct):
 
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
+    model: Any = None
     usage: _Usage | None = None
 
 
 _decode = msgspec.json.Decoder(_Completion).decode
 
 
-def parse_response(body: bytes, custom_id: str) -> Reply:
+def parse_response(body: bytes, custom_id: str, *, check_model: Callable[[str], None] | None = None) -> Reply:
     """The reply in a chat completion's body (its first choice).
 
     Failures: `filtered` (finish reason content_filter), `refused` (a refusal), `truncated` (finish reason
     length), `empty` (no text beside the thinking). Raises BrokenResponse for anything that is no completion.
+    check_model: gets the name of the model that the server says it used, and raises BrokenResponse if that is
+    another than was asked.
     """
     completion = _decoded(body)
+    if check_model is not None and isinstance(completion.model, str) and completion.model:
+        check_model(completion.model)
     choice = completion.choices[0]
     message = choice.message
     parsed = split_thinking(_content(message))
@@ -149,4 +159,4 @@ def _count(tokens: int | None) -> int:
     return tokens if tokens is not None and 0 <= tokens <= _MAX_TOKENS else 0
 
 
-__all__ = ["BrokenResponse", "Parsed", "parse_response", "split_thinking"]
+__all__ = ["BrokenResponse", "Parsed", "UnknownModelName", "parse_response", "split_thinking"]
