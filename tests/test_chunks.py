@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -18,7 +19,7 @@ def test_no_word_is_lost_no_piece_is_too_long_and_neighbours_share_at_most_the_o
     pieces = chunks(text, chars=chars, overlap=overlap)
     assert all(0 < len(piece) <= chars for piece in pieces)
     assert list(dict.fromkeys(word for piece in pieces for word in piece.split())) == words
-    for one, other in zip(pieces, pieces[1:], strict=False):
+    for one, other in pairwise(pieces):
         shared = [word for word in other.split() if word in set(one.split())]
         assert len(" ".join(shared)) <= overlap
         assert one.split()[len(one.split()) - len(shared) :] == shared

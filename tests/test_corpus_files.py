@@ -49,7 +49,7 @@ def test_brights_folder_is_read_split_by_split_and_its_shards_as_one(tmp_path: P
     assert read_corpus(tmp_path / "documents/pony").ids == ["p1"]
     with pytest.raises(InputError, match=r"several splits: biology, pony\. Name one.*documents/biology"):
         read_corpus(tmp_path)
-    with pytest.raises(InputError, match="there is no corpus at .*earth"):
+    with pytest.raises(InputError, match=r"there is no corpus at .*earth"):
         read_corpus(tmp_path / "documents/earth")
 
 

@@ -220,7 +220,7 @@ def _pieces(doc_id: str, text: str, reading: Reading) -> list[Document]:
 
 def _neighbours(doc_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Each piece of a file -> those before and after it."""
-    found: dict[str, tuple[str, ...]] = {doc_id: () for doc_id in doc_ids}
+    found: dict[str, tuple[str, ...]] = dict.fromkeys(doc_ids, ())
     for one, other in pairwise(doc_ids):
         found[one] = (*found[one], other)
         found[other] = (*found[other], one)

@@ -1,10 +1,10 @@
 """Near-copies of sources in a corpus: what must not come back as a candidate (law 1).
 
 Two documents are near-copies if their normalised texts are equal, or if at least 0.8 of the distinct word
-3-grams of the shorter also stand in the other. Overlapping chunks of one file count by that rule as soon as they
-share that much, and `mine` leaves out the neighbours that overlap a source by less as well. In scripts that put no space between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) each
-character counts as a word, so that 3-grams are those of characters there. A text of fewer than three words
-has equality only.
+3-grams of the shorter also stand in the other. Overlapping pieces of one file count by that rule as soon as they
+share that much; `mine` also leaves out the neighbours that overlap a source by less. In scripts that put no
+space between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) each character counts as a word, so that
+3-grams are those of characters there. A text of fewer than three words has equality only.
 
 Exact up to collisions of 64-bit hashes: an inverted index of the sources' 3-grams, 12 bytes each, past which
 the corpus streams. S: sources, G: distinct 3-grams of all sources, P: postings (3-gram, source).
@@ -200,7 +200,7 @@ class _ShingleIndex:
         return [int(row) for row in np.flatnonzero((known > 0) & (known >= needed))]
 
     def containing(self, hashes: Hashes, threshold: float) -> list[int]:
-        """The sources that share at least `threshold` of the shorter one's 3-grams with `hashes`, which are distinct."""
+        """The sources that share at least `threshold` of the shorter one's 3-grams with `hashes` (distinct)."""
         places = self._find(hashes)
         shared_S = np.bincount(self._owners(places[places >= 0]), minlength=len(self._sizes_S))
         shorter_S = np.minimum(self._sizes_S, len(hashes))

@@ -88,8 +88,8 @@ class _Terms(dict[str, list[str]]):
 
     def __missing__(self, word: str) -> list[str]:
         pieces = (word[start : start + MAX_TERM_CHARS] for start in range(0, len(word), MAX_TERM_CHARS))
-        found = self[word] = [found for piece in pieces if piece.strip("_") and (found := self._term(piece))]
-        return found
+        terms = self[word] = [found for piece in pieces if piece.strip("_") and (found := self._term(piece))]
+        return terms
 
 
 def _analyse(apostrophes: str, term: Callable[[str], str]) -> Analyser:
