@@ -137,7 +137,7 @@ class _Vocabulary(dict[str, int]):
 
 
 def _weights(
-    term_ids: NDArray[np.int32], lengths_N: NDArray[np.int32], norms_N: NDArray[np.float64], *, terms: int
+    term_ids: NDArray[np.int32], lengths_N: NDArray[np.int32], norms_N: NDArray[np.floating], *, terms: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
     """Weights and documents of all pairs (P), term after term, and where each term's begin (V + 1).
 
