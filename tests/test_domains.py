@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from reasonembed.domains import domain_names, load_domain
+from reasonembed.domains import Domain, domain_names, load_domain
+from reasonembed.domains.write import COMMENTS, write_domain
 from reasonembed.errors import ConfigError, InputError
 
 TABLE = """
@@ -22,6 +24,14 @@ pony | Given a Pony question, retrieve relevant passages that help answer the qu
 aops | Given a Math problem, retrieve relevant examples that help answer the problem. | math problem | math problem solution
 theoremqa_questions | Given a Math problem, retrieve relevant examples that help answer the problem. | math problem | math problem solution
 theoremqa_theorems | Given a Math problem, retrieve relevant theorems that help answer the problem. | math problem | math-related passage
+r2med_biology | Given a Biology post, retrieve relevant passages that help answer the post. | biology post | passage
+r2med_bioinformatics | Given a Bioinformatics post, retrieve relevant passages that help answer the post. | bioinformatics post | passage
+r2med_medical_sciences | Given a Medical Science post, retrieve relevant passages that help answer the post. | medical science post | passage
+r2med_medxpertqa_exam | Given a Medical Exam, retrieve relevant passages that help answer the exam. | medical exam question | passage
+r2med_medqa_diag | Given a Medical Exam, retrieve relevant passages that help answer the exam. | medical exam question | passage
+r2med_pmc_treatment | Given a Clinical Case, retrieve relevant passages that help answer the case. | clinical case | passage
+r2med_pmc_clinical | Given a Clinical Case, retrieve similar cases that help diagnose the case. | clinical case | similar case
+r2med_iiyi_clinical | Given a Clinical Case, retrieve similar cases that help diagnose the case. | clinical case | similar case
 general | Given this reasoning-intensive query, find relevant documents that could help answer the question. | question | passage
 """  # noqa: E501
 ROWS = [tuple(cell.strip() for cell in line.split("|")) for line in TABLE.strip().splitlines()]
@@ -52,7 +62,7 @@ def test_a_global_batch_holds_1024_passages(name: str) -> None:
     assert domain.group_size * domain.global_queries == 1024
 
 
-def test_the_thirteen_domains_stand_in_brights_order() -> None:
+def test_the_shipped_domains_stand_in_the_order_of_bright_and_r2med() -> None:
     assert domain_names() == [row[0] for row in ROWS]
 
 
@@ -102,3 +112,26 @@ def test_an_unknown_domain_is_refused_with_the_nearest_known_one(tmp_path: Path)
     for hostile in ("../pocket", "/etc/passwd", ""):
         with pytest.raises(ConfigError, match="unknown domain"):
             load_domain(hostile)
+
+
+def test_a_new_domains_file_is_read_back_and_says_what_each_key_is_for(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    domain = Domain("mine", 'Find "it"\\.', "question", "page", "it # helps.", "a question,\nlong.", "de", 8, 32)
+    write_domain(path, domain)
+    assert load_domain(path) == domain
+    lines = path.read_text().splitlines()
+    keys = [field.name for field in msgspec.structs.fields(Domain)]
+    assert sorted(COMMENTS) == sorted(keys)
+    for key in keys:
+        (place,) = [number for number, line in enumerate(lines) if line.startswith(f"{key} = ")]
+        assert lines[place - 1] == f"# {COMMENTS[key]}"
+
+
+def test_a_domains_file_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINE)
+    with pytest.raises(InputError, match="exists already"):
+        write_domain(path, load_domain("general"))
+    with pytest.raises(InputError, match=r"does not end in \.toml"):
+        write_domain(tmp_path / "mine", load_domain("general"))
+    assert path.read_text() == MINE

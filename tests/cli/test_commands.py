@@ -21,7 +21,16 @@ def reasonembed(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProces
     """Run the command line in a process of its own, with an empty home."""
     environment = {**os.environ, "HOME": str(cwd), "COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
     command = [sys.executable, "-c", "from reasonembed.cli.main import main; main()", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +150,17 @@ def test_a_mistake_in_the_users_domain_file_is_named_with_its_line(tmp_path: Pat
     done = reasonembed("domains", "show", "mine.toml", cwd=tmp_path)
     assert done.returncode == 2
     assert re.search(r'mine\.toml, line \d+: unknown key "relevnce"; did you mean "relevance"\?', done.stderr)
+
+
+def test_a_new_domain_is_made_from_flags_and_what_is_missing_is_named(tmp_path: Path) -> None:
+    flags = ["--query-kind", "tax question", "--document-kind", "statute", "--relevance", "it settles the question."]
+    short = reasonembed("domains", "new", "tax_law", *flags, cwd=tmp_path)
+    assert short.returncode == 2 and "lacks --instruction, --generation" in short.stderr
+    flags += ["--instruction", "Find the statute.", "--generation", "a tax question."]
+    made = reasonembed("domains", "new", "tax_law", *flags, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert 'query_kind = "tax question"' in reasonembed("domains", "show", "tax_law.toml", cwd=tmp_path).stdout
+    assert "exists already" in reasonembed("domains", "new", "tax_law", *flags, cwd=tmp_path).stderr
 
 
 def test_doctor_finds_a_torchvision_that_does_not_match(tmp_path: Path) -> None:

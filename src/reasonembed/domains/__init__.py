@@ -1,7 +1,7 @@
 """Domains as data: retrieval instruction, kinds of query and document, relevance definition, batch shape.
 
-The twelve domains of BRIGHT carry the constants that the released checkpoints were trained with (PAPER.md
-section 3); `general` serves any other corpus; a user's own domain is a TOML file of the same keys.
+The twelve domains of BRIGHT carry the constants that the released checkpoints were trained with, the eight of
+R2MED (`r2med_...`) the instructions that it is judged with (PAPER.md section 3); `general` serves any other corpus; a user's own domain is a TOML file of the same keys.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def domain_names() -> list[str]:
-    """The names of the domains that ship with the package, BRIGHT's first in its own order, `general` last."""
+    """The names of the domains that ship with the package, BRIGHT's first, then R2MED's, each in its own order, `general` last."""
     return list(_SHIPPED)
 
 
@@ -85,5 +85,7 @@ def load_domain(name: str | Path) -> Domain:
 
 _SHIPPED = (
     "biology", "earth_science", "economics", "psychology", "robotics", "stackoverflow", "sustainable_living",
-    "leetcode", "pony", "aops", "theoremqa_questions", "theoremqa_theorems", "general",
+    "leetcode", "pony", "aops", "theoremqa_questions", "theoremqa_theorems",
+    "r2med_biology", "r2med_bioinformatics", "r2med_medical_sciences", "r2med_medxpertqa_exam", "r2med_medqa_diag",
+    "r2med_pmc_treatment", "r2med_pmc_clinical", "r2med_iiyi_clinical", "general",
 )  # fmt: skip
