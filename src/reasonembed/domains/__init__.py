@@ -1,7 +1,8 @@
 """Domains as data: retrieval instruction, kinds of query and document, relevance definition, batch shape.
 
 The twelve domains of BRIGHT carry the constants that the released checkpoints were trained with, the eight of
-R2MED (`r2med_...`) the instructions that it is judged with (PAPER.md section 3); `general` serves any other corpus; a user's own domain is a TOML file of the same keys.
+R2MED (`r2med_...`) the instructions that it is judged with (PAPER.md section 3); `general` serves any other corpus;
+a user's own domain is a TOML file of the same keys.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def domain_names() -> list[str]:
-    """The names of the domains that ship with the package, BRIGHT's first, then R2MED's, each in its own order, `general` last."""
+    """The names of the shipped domains: BRIGHT's first, then R2MED's, each in its own order, `general` last."""
     return list(_SHIPPED)
 
 

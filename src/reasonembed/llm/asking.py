@@ -143,7 +143,7 @@ class Asking:
         self._advance(found)
 
     def _note_failure(self, key: bytes, request: Request, failure: TransportFailure) -> None:
-        logger.debug("%s: %s", request.custom_id, failure)
+        logger.warning("%s: %s", shown(request.custom_id), failure)
         self._pending.discard(key)
         self._failed.add(key)
         if self._first_failure is None:

@@ -1,8 +1,9 @@
 """A small server that answers by a script in OpenAI's wire format, on this machine only: for tests.
 
-    python -m reasonembed.llm.scripted_server --port 0 --latency-s 0.05 --log asked.jsonl
+    python -m reasonembed.llm.scripted_server --port 0 --latency-s 0.05 --log asked.jsonl [--faults 0.2 --seed 7]
 
-prints its base URL as one line and answers until it is stopped. Equal requests get equal answers.
+prints its base URL as one line and answers until it is stopped. Equal requests get equal answers; with `--faults`
+that share of the tries meets one of the faults of `reasonembed.llm.faults` instead.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import msgspec
 from aiohttp import web
 
 from reasonembed.llm.chat import Message, Reply, Request, Sampling
+from reasonembed.llm.faults import FAULTS, Faults, misbehave
 from reasonembed.llm.scripted import ScriptedBackend, plausible_reply
 from reasonembed.texts import row_seed
 
@@ -50,24 +52,28 @@ class Asked(msgspec.Struct, frozen=True):
     custom_id: str
 
 
-def make_app(backend: ScriptedBackend, *, latency_s: float = 0.0, log: IO[bytes] | None = None) -> web.Application:
+def make_app(
+    backend: ScriptedBackend, *, latency_s: float = 0.0, log: IO[bytes] | None = None, faults: Faults | None = None
+) -> web.Application:
     """An aiohttp application that serves `backend`: `/v1/models` and `/v1/chat/completions`.
 
     latency_s: waited before each answer.  log: gets an `Asked` as a JSON line for each request, flushed
-    before that is answered.
+    before that is answered.  faults: what some tries meet instead of an answer.
     """
 
     async def models(_: web.Request) -> web.Response:
         entry = {"id": backend.model, "object": "model", "created": 0, "owned_by": "reasonembed"}
         return _json({"object": "list", "data": [entry]})
 
-    async def chat(http_request: web.Request) -> web.Response:
+    async def chat(http_request: web.Request) -> web.StreamResponse:
         raw = await http_request.read()
         custom_id = _custom_id(http_request.headers.get("X-Request-Id", ""))
         if log is not None:
             log.write(msgspec.json.encode(Asked(hashlib.sha256(raw).hexdigest(), custom_id)) + b"\n")
             log.flush()
         await asyncio.sleep(latency_s)
+        if faults is not None and (fault := faults.of(http_request.headers.get("X-Request-Id", ""))):
+            return await misbehave(fault, http_request)
         try:
             body = msgspec.json.decode(raw, type=_ChatBody)
             request = _request(body, custom_id)
@@ -155,12 +161,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="scripted", help="the model's name (default: scripted)")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other answers")
     parser.add_argument("--latency-s", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--faults", type=float, default=0.0, metavar="SHARE", help="of the tries that go wrong")
+    parser.add_argument("--fault-kinds", nargs="+", choices=FAULTS, default=FAULTS, metavar="KIND", help="default: all")
     parser.add_argument("--log", type=Path, help="append one JSON line for each request to this file")
     options = parser.parse_args(arguments)
     backend = ScriptedBackend(functools.partial(plausible_reply, seed=options.seed), model=options.model)
+    faults = Faults(options.faults, seed=options.seed, kinds=tuple(options.fault_kinds)) if options.faults else None
     log = options.log.open("ab") if options.log else None
     try:
-        asyncio.run(_serve(make_app(backend, latency_s=options.latency_s, log=log), options.port))
+        asyncio.run(_serve(make_app(backend, latency_s=options.latency_s, log=log, faults=faults), options.port))
     finally:
         if log is not None:
             log.close()
