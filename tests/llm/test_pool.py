@@ -79,8 +79,8 @@ def test_a_sick_server_is_left_out_and_taken_back_when_it_is_up(
     door = ChatDoor(backend, journal, concurrency=4)
     assert ask_all(door, ask_for(600)) == ["fine"] * 600
     assert "left out until it is up again" in caplog.text and f"{ailing.url} is up again" in caplog.text
-    assert len(ailing.bodies) > 40, "it was asked again after it had recovered"
-    assert len(healthy.bodies) > 200
+    assert len(ailing.bodies) > 20, "it was asked again after it had recovered"
+    assert len(healthy.bodies) > 40, "it went on meanwhile"
 
 
 def test_a_server_that_is_gone_costs_no_request_its_answer(
