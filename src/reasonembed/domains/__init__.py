@@ -26,6 +26,10 @@ LANGUAGES = {
 """Languages that the BM25 analyser can stem: code -> name of the Snowball stemmer."""
 
 
+RELEASE_DEVICES = 8
+"""The devices that the released training ran on: its data files count queries per device (PAPER.md section 2)."""
+
+
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One domain. All texts are in the words that prompts and models see."""
 
@@ -57,7 +61,12 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def batch_size(self) -> int:
         """Queries per device of 8, as the released data files state it."""
-        return max(1, self.global_queries // 8)
+        return released_batch_size(self.global_queries)
+
+
+def released_batch_size(global_queries: int) -> int:
+    """The `batch_size` of a released data file: queries per device of `RELEASE_DEVICES`, at least 1."""
+    return max(1, global_queries // RELEASE_DEVICES)
 
 
 def domain_names() -> list[str]:
@@ -82,6 +91,11 @@ def load_domain(name: str | Path) -> Domain:
             return load_toml(path, Domain)
         except InputError as error:
             raise ConfigError(f"the domain {name} is missing from the installation: {error}") from error
+
+
+def shipped_or_general(name: str) -> Domain:
+    """The shipped domain of that name, or `general` where there is none."""
+    return load_domain(name if name in _SHIPPED else "general")
 
 
 _SHIPPED = (

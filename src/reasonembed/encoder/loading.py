@@ -41,6 +41,7 @@ def is_causal(config: Any) -> bool:
 
 
 def load_transformer(folder: ModelFolder, dtype: torch.dtype) -> Any:
+    """The folder's transformer, from safetensors only. Raises InputError if it cannot be loaded whole."""
     from transformers import AutoModel
 
     try:
@@ -69,6 +70,7 @@ def load_transformer(folder: ModelFolder, dtype: torch.dtype) -> Any:
 
 
 def load_tokenizer(folder: ModelFolder, *, append_eos: bool) -> Tokenizer:
+    """The folder's tokenizer. Raises InputError if there is none, or if it does not do what the folder asks for."""
     from transformers import AutoTokenizer
 
     try:

@@ -158,8 +158,7 @@ class EndpointEncoder:
             if isinstance(outcome, Hopeless):
                 raise EndpointError(f"{self.endpoint.url}, {self.endpoint.model}: {outcome.cause}. {outcome.remedy}")
             failed += outcome.uses_attempt
-            backoff_s = min(self.client.backoff_limit_s, self.client.backoff_s * 2 ** min(tries - 1, 20))
-            pause_s = (outcome.after_s or 0.0) + backoff_s * self._jitter.uniform(0.5, 1.0)
+            pause_s = (outcome.after_s or 0.0) + self.client.backoff_after(tries) * self._jitter.uniform(0.5, 1.0)
             waited_s += pause_s
             if failed >= self.client.attempts or waited_s > self.client.patience_s:
                 raise EndpointError(

@@ -33,17 +33,23 @@ class Encodes(Protocol):
     """What is asked of a model here (see `reasonembed.encoder.model.Encoder`)."""
 
     @property
-    def max_tokens(self) -> int: ...
+    def max_tokens(self) -> int:
+        """The longest text, special tokens included; 0 where the model cuts by itself."""
+        ...
 
     @property
-    def dtype(self) -> str: ...
+    def dtype(self) -> str:
+        """Of the weights; empty where it is not known."""
+        ...
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """Numbers in a vector."""
+        ...
 
-    def encode(
-        self, texts: Sequence[str], *, prompt: str = "", max_tokens: int | None = None
-    ) -> NDArray[np.float32]: ...
+    def encode(self, texts: Sequence[str], *, prompt: str = "", max_tokens: int | None = None) -> NDArray[np.float32]:
+        """L2-normalised vectors, shape (texts, dimension), in the order of the texts."""
+        ...
 
 
 class Vectors:

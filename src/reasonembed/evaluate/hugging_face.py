@@ -29,16 +29,23 @@ class Source(Protocol):
         """Where the rows come from, as a protocol says it: the repository with its commit, or "local files"."""
         ...
 
-    def configs(self) -> list[str]: ...
+    def configs(self) -> list[str]:
+        """The configs that there are, by name."""
+        ...
 
-    def splits(self, config: str) -> list[str]: ...
+    def splits(self, config: str) -> list[str]:
+        """The splits of a config, none if there is no such config."""
+        ...
 
     def key(self, config: str, split: str) -> str | None:
         """A name for the content that is had without reading rows; None where there is none."""
         ...
 
     def rows(self, config: str, split: str) -> Iterator[NumberedRow]:
-        """Raises InputError for a config or split that is not there, and for files that cannot be read."""
+        """The rows of a split, in order.
+
+        Raises InputError for a config or split that is not there, and for files that cannot be read.
+        """
         ...
 
 

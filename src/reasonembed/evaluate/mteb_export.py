@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from reasonembed.evaluate.bright import LONG_DOMAINS
 from reasonembed.evaluate.published import benchmark_name, known_domain, published_tables
 from reasonembed.evaluate.run import Evaluation
-
-LONG_DOMAINS = (
-    "biology",
-    "earth_science",
-    "economics",
-    "psychology",
-    "robotics",
-    "stackoverflow",
-    "sustainable_living",
-    "pony",
-)
-"""The domains of BRIGHT's long documents."""
 
 _MAIN_SCORES = {"bright": "nDCG@10", "bright-long": "Recall@1", "r2med": "nDCG@10"}
 _SPLITS = {"bright": "standard", "bright-long": "long", "r2med": "test"}

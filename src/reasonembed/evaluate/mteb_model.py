@@ -11,7 +11,8 @@ from reasonembed.domains import load_domain
 from reasonembed.encoder.folder import find_model, fingerprint, read_model_folder
 from reasonembed.encoder.prompts import query_prompt
 from reasonembed.errors import MissingExtra
-from reasonembed.evaluate.mteb_export import LONG_DOMAINS, task_name
+from reasonembed.evaluate.bright import LONG_DOMAINS
+from reasonembed.evaluate.mteb_export import task_name
 from reasonembed.evaluate.published import published_tables
 from reasonembed.redapter.receipt import MANIFEST_FILE, read_manifest
 

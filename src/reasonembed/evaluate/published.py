@@ -11,6 +11,7 @@ import msgspec
 
 from reasonembed.config import load_toml
 from reasonembed.domains import load_domain
+from reasonembed.evaluate import r2med
 from reasonembed.evaluate.blocks import Block, Bullets, Cell, Paragraph, Section, Table, cells
 from reasonembed.evaluate.protocol import Protocol
 from reasonembed.evaluate.tables import Results, columns
@@ -43,13 +44,10 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domains: tuple[str, ...]
     short: tuple[str, ...]  # their names as columns
     rows: tuple[PublishedRow, ...]
-    instructions: tuple[str, ...] = ()  # in the order of the domains; those of the shipped domains if empty
 
     def instruction(self, domain: str) -> str:
         """What dense models put before the queries of a domain."""
-        if self.instructions:
-            return self.instructions[self.domains.index(domain)]
-        return load_domain(domain).instruction
+        return r2med.INSTRUCTIONS.get(domain) or load_domain(domain).instruction
 
 
 class PublishedTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -23,8 +23,7 @@ from reasonembed.evaluate.metrics import MEASURES, cutoff, score
 from reasonembed.evaluate.protocol import Protocol
 from reasonembed.files import sha256_json
 from reasonembed.records import Run
-from reasonembed.search.combined import FusedSystem
-from reasonembed.search.systems import Bm25System, DenseSystem, Encoder, Index, System
+from reasonembed.search.systems import Bm25System, Index, System
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +58,9 @@ def evaluate(
 
     Corpora of equal content are indexed once. `k`: documents kept for each query, after exclusions.
     `queries`: "reasoning" puts each query's `reasoning_query` in its place, another word that of the collections'
-    `rewrites`. `benchmark`: its name in the
-    protocol; the names of the domains if empty. `seed`: of the confidence intervals.
-    Raises ConfigError for unknown measures or a `k` that they look beyond, InputError if a query
-    lacks its reasoning query.
+    `rewrites`. `benchmark`: its name in the protocol; the names of the domains if empty. `seed`: of the intervals.
+    Raises ConfigError for unknown measures or wordings, or a `k` that the measures look beyond, InputError if a query
+    lacks its wording.
     """
     _check(collections, measures, k, queries)
     runs = dict(_rank(system, collections, k, queries))
@@ -268,10 +266,7 @@ def _against(scores: Scores, base: Scores, name: str, seed: int) -> dict[str, fl
 __all__ = [
     "WORDINGS",
     "Bm25System",
-    "DenseSystem",
-    "Encoder",
     "Evaluation",
-    "FusedSystem",
     "Scores",
     "System",
     "domain_intervals",

@@ -184,8 +184,7 @@ class HttpBackend:
 
     def _pause_s(self, outcome: Again, tries: int) -> float:
         """How long to wait after so many tries: what the server asks for, a little spread, or our backoff."""
-        backoff_s = min(self.config.backoff_limit_s, self.config.backoff_s * 2 ** min(tries - 1, 20))
-        pause_s = backoff_s * self._jitter.uniform(0.5, 1.0)
+        pause_s = self.config.backoff_after(tries) * self._jitter.uniform(0.5, 1.0)
         if outcome.after_s is None:
             return pause_s
         return outcome.after_s + min(pause_s, 0.1 * outcome.after_s + self.config.backoff_s)

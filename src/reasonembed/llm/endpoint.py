@@ -53,6 +53,10 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "It takes the variable's name, never the key itself."
             )
 
+    def backoff_after(self, tries: int) -> float:
+        """Seconds to wait after so many tries, before any jitter: doubled each time, up to the limit."""
+        return min(self.backoff_limit_s, self.backoff_s * 2 ** min(tries - 1, 20))
+
 
 class Endpoint(msgspec.Struct, frozen=True):
     """A base URL without a trailing slash, and the model to ask there (empty: the only one that it lists)."""

@@ -8,14 +8,13 @@ from pathlib import Path
 import msgspec
 
 from reasonembed.corpora import Corpus
-from reasonembed.domains import Domain, domain_names, load_domain
+from reasonembed.domains import RELEASE_DEVICES, Domain, shipped_or_general
 from reasonembed.errors import InputError, shown
 from reasonembed.files import read_numbered_jsonl, sha256_json
 from reasonembed.records import Example, Graded
 from reasonembed.texts import text_key
 
 _SUFFIX = "-formatted.jsonl"
-_DEVICES = 8  # a released file's `batch_size` is per device of 8
 
 
 class TrainingExample(msgspec.Struct, frozen=True):
@@ -109,7 +108,7 @@ def read_released(path: Path | str, domain: Domain | str | None = None) -> list[
 def _read_file(path: Path, domain: Domain | str | None, shared: dict[str, str]) -> Iterator[TrainingExample]:
     stem = path.name.split(".jsonl")[0].removesuffix("-formatted")
     name = domain.name if isinstance(domain, Domain) else domain or stem
-    shipped = load_domain(name if name in domain_names() else "general")
+    shipped = shipped_or_general(name)
     for number, row in read_numbered_jsonl(path, _Released):
         where = f"{path}, line {number}"
         group_size, global_queries = _batch_shape(row, domain, shipped)
@@ -138,7 +137,7 @@ def _batch_shape(row: _Released, domain: Domain | str | None, shipped: Domain) -
     if isinstance(domain, Domain):
         return domain.group_size, domain.global_queries
     group_size = shipped.group_size if row.train_group_size is None else row.train_group_size
-    global_queries = shipped.global_queries if row.batch_size is None else row.batch_size * _DEVICES
+    global_queries = shipped.global_queries if row.batch_size is None else row.batch_size * RELEASE_DEVICES
     return group_size, global_queries
 
 

@@ -8,11 +8,10 @@ from typing import Protocol, get_args
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from reasonembed.corpora import Corpus
 from reasonembed.encoder.prompts import query_prompt
-from reasonembed.encoder.shards import VectorCache
+from reasonembed.encoder.shards import Encodes, VectorCache
 from reasonembed.errors import ConfigError
 from reasonembed.records import Run
 from reasonembed.search.bm25 import Bm25Index, Weighting
@@ -33,28 +32,17 @@ def wordings(text: str | tuple[str, ...]) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else text
 
 
-class Encoder(Protocol):
+class Encoder(Encodes, Protocol):
     """The seam to a model that turns texts into vectors (see `reasonembed.encoder.model.Encoder`)."""
 
     @property
-    def name(self) -> str: ...
-
-    @property
-    def max_tokens(self) -> int: ...
-
-    @property
-    def dtype(self) -> str: ...
-
-    @property
-    def dimension(self) -> int: ...
+    def name(self) -> str:
+        """What a protocol calls the model, unless told otherwise."""
+        ...
 
     @property
     def prompts(self) -> Mapping[str, str]:
         """Name -> what the model wants before a text; may be empty."""
-        ...
-
-    def encode(self, texts: Sequence[str], *, prompt: str = "", max_tokens: int | None = None) -> NDArray[np.float32]:
-        """L2-normalised vectors, shape (texts, dimension), in the order of the texts."""
         ...
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from reasonembed.analyze.contamination import Cleaned, Contamination, Kind, contamination, drop_contaminated
 from reasonembed.analyze.contamination_sections import contamination_section
+from reasonembed.domains import released_batch_size
 from reasonembed.errors import ConfigError, InputError
 from reasonembed.evaluate.report import Page, machine_facts, render_page
 from reasonembed.files import write_json, write_jsonl, write_text
@@ -18,7 +19,6 @@ from reasonembed.workflow.training_data import load_training_data
 
 RESULTS_FILE = "contamination.json"
 REPORT_FILE = "contamination.html"
-_DEVICES = 8  # a released file's `batch_size` is per device of 8
 
 
 def measure_contamination(
@@ -83,7 +83,7 @@ def released(example: TrainingExample) -> ReleasedExample:
         pos=example.positives,
         neg=example.negatives,
         train_group_size=example.group_size,
-        batch_size=max(1, example.global_queries // _DEVICES),
+        batch_size=released_batch_size(example.global_queries),
         pos_scores=example.positive_grades,
         neg_scores=example.negative_grades,
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from reasonembed.corpora import Corpus
-from reasonembed.domains import Domain, domain_names, load_domain
+from reasonembed.domains import Domain, load_domain, shipped_or_general
 from reasonembed.llm.door import open_door
 from reasonembed.llm.endpoint import ClientConfig, parse_endpoint
 from reasonembed.records import Candidate, Label
@@ -49,7 +49,7 @@ class AnnotatorGrader:
 
     def domain_of(self, name: str) -> Domain:
         """The domain whose words the prompt uses for the benchmark's domain `name`."""
-        return load_domain(self.domain or (name if name in domain_names() else "general"))
+        return load_domain(self.domain) if self.domain else shipped_or_general(name)
 
     def grades(
         self, domain: str, queries: Mapping[str, str], candidates: Mapping[str, Sequence[str]], corpus: Corpus

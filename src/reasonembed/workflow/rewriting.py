@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from reasonembed.beir import Collection
-from reasonembed.domains import domain_names, load_domain
+from reasonembed.domains import load_domain, shipped_or_general
 from reasonembed.errors import InputError, shown
 from reasonembed.files import read_numbered_jsonl, write_jsonl
 from reasonembed.llm.chat import Door
@@ -55,7 +55,7 @@ def rewrite_queries(
     rows: list[Rewrite] = []
     dropped: list[Dropped] = []
     for name, collection in collections.items():
-        words = load_domain(domain or (name if name in domain_names() else "general"))
+        words = load_domain(domain) if domain else shipped_or_general(name)
         replies = reason_queries(
             functools.partial(_as_generated, collection),
             words,

@@ -104,7 +104,7 @@ class RerankedTable(_Table, frozen=True, kw_only=True):
 
 
 class RunTable(_Table, frozen=True, kw_only=True):
-    """A ranking that was made elsewhere: a table with `run`, a TREC file."""
+    """A ranking that was made elsewhere: a table with `run`, a file or folder (see `open_run`)."""
 
     run: str
     retriever: Literal["run"] = "run"
