@@ -30,7 +30,7 @@ def test_the_defaults_are_the_papers() -> None:
         ("temperature", 0), ("kappa", -1.0), ("epsilon", -1.0), ("learning_rate", 0.0), ("warmup_share", 1.5),
         ("epochs", 0), ("start_step", -1), ("group_size", 1), ("global_queries", 0), ("train_layers", 0),
         ("micro_batch_tokens", 0), ("gradient_clip", 0.0), ("max_query_tokens", 4), ("keep_checkpoints", 0),
-        ("loss", "infonse"), ("seed", "one"),
+        ("kept_graph_mb", -1), ("loss", "infonse"), ("seed", "one"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_named(key: str, value: object) -> None:

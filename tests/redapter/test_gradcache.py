@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from reasonembed.encoder.lora import LoraSettings, add_lora
+from reasonembed.encoder.microbatch import plan
 from reasonembed.encoder.model import Encoder
 from reasonembed.redapter.batches import Batch, epoch_batches, not_negatives
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
-from reasonembed.redapter.gradcache import batch_loss, cached_backward, tokenize_batch
+from reasonembed.redapter.gradcache import BatchTexts, batch_loss, cached_backward, tokenize_batch
 from reasonembed.redapter.loss import reasoning_intensity, ri_weights
 
 CONFIG = TrainConfig(start_step=0, max_query_tokens=48, max_passage_tokens=32, temperature=0.05)
+PLENTY = 1 << 40  # bytes
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 
 
@@ -79,7 +81,7 @@ def _gradients(encoder: Encoder) -> dict[str, torch.Tensor]:
 
 
 def _cached(
-    encoder: Encoder, batch: Batch, config: TrainConfig, budget: int, *, step: int = 0
+    encoder: Encoder, batch: Batch, config: TrainConfig, budget: int, *, step: int = 0, graph_bytes: int = 0
 ) -> tuple[float, dict[str, torch.Tensor]]:
     texts = tokenize_batch(encoder, batch, config)
     outcome = cached_backward(
@@ -87,7 +89,9 @@ def _cached(
         texts,
         lambda vectors: batch_loss(vectors, texts, batch, config, step=step),
         budget_tokens=budget,
+        graph_bytes=graph_bytes,
     )
+    assert outcome.graph_kept == bool(graph_bytes)
     return float(outcome.losses.loss), _gradients(encoder)
 
 
@@ -101,8 +105,8 @@ def test_gradients_equal_the_plain_computation_for_any_budget(
     config = msgspec.structs.replace(CONFIG, loss=loss, mask_positives=masked)
     expected, gradients = _plain(encoder, batch, config)
     assert not_negatives(batch).any(), "the mask is not idle"
-    for budget in (1, 100, 100_000):
-        found, chunked = _cached(encoder, batch, config, budget)
+    for budget, graph_bytes in ((1, 0), (100, 0), (100_000, 0), (1, PLENTY), (100, PLENTY), (100_000, PLENTY)):
+        found, chunked = _cached(encoder, batch, config, budget, graph_bytes=graph_bytes)
         assert found == pytest.approx(expected, abs=TOLERANCE[dtype])
         assert chunked.keys() == gradients.keys()
         for key, gradient in gradients.items():
@@ -163,6 +167,57 @@ def test_reasoning_queries_are_encoded_without_a_second_pass(
     monkeypatch.setattr(encoder, "embed", counting)
     cached_backward(encoder, texts, lambda v: batch_loss(v, texts, batch, CONFIG, step=0), budget_tokens=200)
     assert seen == {False: len(texts.ids), True: len(texts.ids) - len(batch.examples)}
+
+
+def test_a_kept_graph_spares_the_second_pass_and_one_too_large_does_not(
+    tiny_models: dict[str, Path], batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder.load(tiny_models["bert"])
+    texts = tokenize_batch(encoder, batch, CONFIG)
+    need = _graph_bytes(encoder, texts, budget=200)
+    seen: list[tuple[bool, int]] = []
+    embed = encoder.embed
+
+    def watching(ids: list, **options: object) -> torch.Tensor:
+        seen.append((torch.is_grad_enabled(), len(ids)))
+        return embed(ids, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(encoder, "embed", watching)
+    for share, kept in ((2.0, True), (0.5, False)):
+        seen.clear()
+        outcome = cached_backward(
+            encoder,
+            texts,
+            lambda v: batch_loss(v, texts, batch, CONFIG, step=0),
+            budget_tokens=200,
+            graph_bytes=int(share * need),
+        )
+        encoder.model.zero_grad()
+        assert outcome.graph_kept == kept
+        trained = len(texts.ids) - len(batch.examples)
+        first_batch = seen[0][1]
+        assert sum(count for grad, count in seen if grad) == trained + (0 if kept else first_batch)
+        assert sum(count for grad, count in seen if not grad) == len(batch.examples) + (
+            0 if kept else trained - first_batch
+        )
+
+
+def _graph_bytes(encoder: Encoder, texts: BatchTexts, *, budget: int) -> int:
+    """What autograd saves for all micro-batches, by its own hooks: storages that are no weight's, each once."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in encoder.model.parameters()}
+    storages: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = [texts.ids[row] for row in texts.trained_rows]
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        kept = [encoder.embed([ids[row] for row in rows]) for rows in plan([len(one) for one in ids], budget)]
+    assert kept
+    return sum(storages.values())
 
 
 def test_weights_count_from_the_start_step_on(tiny_models: dict[str, Path], batch: Batch) -> None:

@@ -12,7 +12,7 @@ TEMPERATURE = 0.02  # paper, Sec. 4.1
 KAPPA = 5.0  # the release's clamp
 EPSILON = 1e-6  # the release's, under the fraction
 
-RUNNING_KEYS = ("micro_batch_tokens", "checkpoint_every_steps", "keep_checkpoints")
+RUNNING_KEYS = ("micro_batch_tokens", "kept_graph_mb", "checkpoint_every_steps", "keep_checkpoints")
 """Keys that say how a training is run, not what comes out (but for rounding): free to change when it
 resumes.
 """
@@ -47,13 +47,14 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     train_layers: int | None = None  # only the last so many layers; None: all (our choice, for speed on a CPU)
     bf16: bool = False  # bfloat16 autocast; the paper: true, on GPUs
     micro_batch_tokens: int = 2048  # padded tokens computed at once (measured best on a CPU); per device
+    kept_graph_mb: int = 2048  # MiB that a batch's graph may take to be kept instead of cached; 0: always cached
     checkpoint_every_steps: int = 50  # 0: only when interrupted
     keep_checkpoints: int = 2  # the newest so many stay while training runs
 
     def __post_init__(self) -> None:
         for key in ("temperature", "kappa", "learning_rate"):
             _require(getattr(self, key) > 0, key, getattr(self, key), "above 0")
-        for key in ("epsilon", "weight_decay", "start_step", "checkpoint_every_steps"):
+        for key in ("epsilon", "weight_decay", "start_step", "kept_graph_mb", "checkpoint_every_steps"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         for key in ("epochs", "micro_batch_tokens", "keep_checkpoints"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")

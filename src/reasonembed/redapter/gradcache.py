@@ -3,7 +3,7 @@
 Every distinct text is tokenised and encoded once, in token-budget micro-batches. A first pass embeds without
 gradient; the loss and its gradient are taken on the embeddings; a second pass re-runs each micro-batch and
 hands its rows of that gradient on to the weights (Gao et al. 2021, arXiv:2101.06983). The sum is the plain
-gradient.
+gradient. A batch whose whole graph fits into the memory that it may take is embedded once, with gradient.
 
 Shapes: B queries of the global batch, C passages as drawn (B groups of G, positive first), U distinct texts,
 D dimension. A passage that was drawn twice is encoded once and counts twice: the loss gathers C columns from
@@ -26,6 +26,7 @@ from reasonembed.encoder.prompts import query_prompt
 from reasonembed.encoder.tokens import TokenIds
 from reasonembed.redapter.batches import Batch, not_negatives
 from reasonembed.redapter.config import TrainConfig
+from reasonembed.redapter.graph import GraphMemory
 from reasonembed.redapter.loss import WeightedLoss, info_nce, ri_info_nce
 
 
@@ -55,6 +56,7 @@ class StepOutcome(NamedTuple):
     losses: WeightedLoss
     tokens: int  # real tokens of the distinct texts
     padding_share: float  # of the tokens computed in the first pass
+    graph_kept: bool  # whether the second pass was spared
 
 
 def tokenize_batch(encoder: Encoder, batch: Batch, config: TrainConfig) -> BatchTexts:
@@ -119,6 +121,7 @@ def cached_backward(
     loss_of: Callable[[Tensor], WeightedLoss],
     *,
     budget_tokens: int,
+    graph_bytes: int = 0,
     bf16: bool = False,
     backward: Callable[[Tensor], None] = torch.Tensor.backward,
 ) -> StepOutcome:
@@ -126,6 +129,8 @@ def cached_backward(
 
     budget_tokens: padded tokens of a micro-batch; it bounds memory and changes nothing else but rounding. The
     texts that need a gradient are planned once, so that both passes run the same micro-batches.
+    graph_bytes: a batch whose graph takes no more keeps it and spares the second pass; 0: none does. What the graph
+    takes is reckoned from its first micro-batch, the longest texts.
     If the loss is not finite the weights get no gradient: look before you step.
     """
     lengths = np.array([len(row) for row in texts.ids])
@@ -133,20 +138,50 @@ def cached_backward(
         [rows[inner] for inner in plan(lengths[rows], budget_tokens)]
         for rows in (texts.trained_rows, texts.measured_rows)
     )
-    with torch.no_grad():
-        first = [_embed(encoder, texts.ids, rows, bf16) for rows in (*trained, *measured)]
-        vectors_UD = torch.empty_like(torch.cat(first))
-        vectors_UD[torch.from_numpy(np.concatenate([*trained, *measured]))] = torch.cat(first)
+
+    def embed(rows: Rows) -> Tensor:
+        return _embed(encoder, texts.ids, rows, bf16)
+
+    first, graph_kept = _first_pass(embed, trained, measured, lengths, graph_bytes)
+    vectors_UD = torch.empty_like(torch.cat([vectors.detach() for vectors in first]))
+    vectors_UD[torch.from_numpy(np.concatenate([*trained, *measured]))] = torch.cat([v.detach() for v in first])
     vectors_UD.requires_grad_()
     losses = loss_of(vectors_UD)
     if torch.isfinite(losses.loss):
         losses.loss.backward()
         gradient_UD = vectors_UD.grad
         assert gradient_UD is not None
-        for rows in trained:
-            backward((_embed(encoder, texts.ids, rows, bf16) * gradient_UD[torch.from_numpy(rows)]).sum())
+        for place, rows in enumerate(trained):
+            vectors_BD = first[place] if graph_kept else embed(rows)
+            backward((vectors_BD * gradient_UD[torch.from_numpy(rows)]).sum())
+            first[place] = vectors_BD.detach()  # its graph is let go
     losses = losses._replace(loss=losses.loss.detach())
-    return StepOutcome(losses, int(lengths.sum()), padding_share(lengths, [*trained, *measured]))
+    return StepOutcome(losses, int(lengths.sum()), padding_share(lengths, [*trained, *measured]), graph_kept)
+
+
+def _first_pass(
+    embed: Callable[[Rows], Tensor],
+    trained: Sequence[Rows],
+    measured: Sequence[Rows],
+    lengths: Rows,
+    graph_bytes: int,
+) -> tuple[list[Tensor], bool]:
+    """The vectors of all micro-batches, and whether those of `trained` hold their graph."""
+    vectors: list[Tensor] = []
+    kept = False
+    if graph_bytes:
+        memory = GraphMemory()
+        with memory.counting():
+            vectors.append(embed(trained[0]))
+        sizes = [len(rows) * int(lengths[rows].max()) for rows in trained]
+        kept = memory.size_bytes / sizes[0] * sum(sizes) <= graph_bytes
+        if not kept:
+            vectors[0] = vectors[0].detach()
+    with torch.set_grad_enabled(kept):
+        vectors += [embed(rows) for rows in trained[len(vectors) :]]
+    with torch.no_grad():
+        vectors += [embed(rows) for rows in measured]
+    return vectors, kept
 
 
 def _embed(encoder: Encoder, ids: Sequence[TokenIds], rows: Rows, bf16: bool) -> Tensor:

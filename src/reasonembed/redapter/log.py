@@ -39,6 +39,7 @@ class StepRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     padding_share: float
     truncated: int  # texts cut at the limit
     seconds: float
+    graph_kept: bool = False  # instead of cached gradients
     intensity: IntensitySummary | None = None
     intensities: dict[str, float] | None = None  # example_id -> RI
 
@@ -87,6 +88,7 @@ def make_record(
         padding_share=outcome.padding_share,
         truncated=truncated,
         seconds=seconds,
+        graph_kept=outcome.graph_kept,
         intensity=summarise(losses.intensity_B, losses.weight_B, kappa) if measured else None,
         intensities=dict(zip(ids, losses.intensity_B.tolist(), strict=True)) if measured else None,
     )

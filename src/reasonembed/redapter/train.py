@@ -142,11 +142,12 @@ def train_step(training: Training, batch: Batch, *, step: int, learning_rate: fl
     started = time.perf_counter()
     encoder, optimizer, accelerator, config, _, work = training
     texts = tokenize_batch(encoder, batch, config)  # U distinct texts, each once
-    outcome = cached_backward(  # embed all U without gradient; loss on the vectors; re-run with its gradient
+    outcome = cached_backward(  # embed all U; loss on the vectors; hand its gradient on to the weights
         encoder,
         texts,
         lambda vectors_UD: batch_loss(vectors_UD, texts, batch, config, step=step),
         budget_tokens=config.micro_batch_tokens,
+        graph_bytes=config.kept_graph_mb << 20,
         bf16=config.bf16,
         backward=accelerator.backward,
     )
