@@ -104,3 +104,13 @@ def test_a_file_of_rewrites_for_another_benchmark_or_with_a_query_twice_is_refus
     path.write_text('{"domain": "pony", "query_id": "1", "text": "x"}\n' * 2)
     with pytest.raises(InputError, match="line 2: the query '1' of pony stands there twice"):
         read_rewrites(path)
+
+
+def test_a_model_on_named_devices_scores_as_on_one(tmp_path: Path, biology: dict, tiny_models: dict[str, Path]) -> None:
+    model = f'model = "{tiny_models["bert"]}"\ninstruction = ""\nmax_tokens = 32\n'
+    text = f'[one]\n{model}[several]\n{model}devices = ["cpu", "cpu"]\n[wrong]\n{model}devices = ["gpu"]\n'
+    systems = systems_from(written(tmp_path, text), biology)
+    results = judge({name: systems[name] for name in ("one", "several")}, biology).results
+    assert results["one"]["nDCG@10"]["mean"] == pytest.approx(results["several"]["nDCG@10"]["mean"], abs=1e-9)
+    with pytest.raises(ConfigError, match='no device "gpu"'):
+        systems["wrong"]()

@@ -57,6 +57,10 @@ def evaluate(
         int | None, typer.Option(help="Longest text; default: the benchmark's limit, else the model's own.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16, float16.")] = "float32",
+    devices: Annotated[
+        str | None,
+        typer.Option(help="Encode on these, a process each: cuda:0,cuda:1, or cpu,cpu. Default: one device."),
+    ] = None,
     api_key_env: Annotated[str, typer.Option(help="NAME of the variable with the key of --model's endpoint.")] = "",
     cache: Annotated[
         Path | None, typer.Option(help="Keep vectors of documents and replies there; default: OUT/cache.")
@@ -91,6 +95,7 @@ def evaluate(
         max_tokens=max_tokens,
         longest=judged_on.max_tokens,
         dtype=dtype,
+        devices=devices.split(",") if devices else (),
         base=base,
         file=systems,
         collections=collections,

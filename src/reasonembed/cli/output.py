@@ -49,6 +49,7 @@ def dense_system(
     max_tokens: int | None = None,
     longest: int | None = None,
     dtype: str = "float32",
+    devices: Sequence[str] = (),
     api_key_env: str = "",
     cache: Path | None = None,
 ) -> Callable[[], System]:
@@ -75,6 +76,7 @@ def dense_system(
         max_tokens=max_tokens,
         longest=longest,
         dtype=dtype,
+        devices=devices,
         cache=cache,
     )
 
@@ -91,6 +93,7 @@ def named_systems(
     max_tokens: int | None,
     longest: int | None = None,
     dtype: str,
+    devices: Sequence[str] = (),
     base: str | None,
     file: Path | None = None,
     collections: Mapping[str, Collection] | None = None,
@@ -121,6 +124,7 @@ def named_systems(
             max_tokens=max_tokens,
             longest=longest,
             dtype=dtype,
+            devices=devices,
             api_key_env=api_key_env,
             cache=cache,
         )

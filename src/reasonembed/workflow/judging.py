@@ -135,20 +135,27 @@ def dense(
     max_tokens: int | None = None,
     longest: int | None = None,
     dtype: str = "float32",
+    devices: Sequence[str] = (),
     cache: Path | None = None,
     kept_as: KeptAs = "float32",
 ) -> Callable[[], System]:
     """Makes a system from a model folder or name; instructions None takes the prompts that the model declares.
 
     longest: a benchmark's limit in tokens, used where `max_tokens` gives none, as far as the model has positions.
+    devices: a process on each; none: this process, on the GPU where there is one.
     cache: a folder where vectors of documents are kept, as `kept_as`; None keeps them in memory alone.
     """
 
     def make() -> System:
+        from reasonembed.encoder.devices import EncoderPool
         from reasonembed.encoder.folder import find_model, fingerprint
         from reasonembed.encoder.model import Encoder
 
-        encoder = Encoder.load(path, max_tokens=max_tokens, dtype=dtype)
+        encoder: Encoder | EncoderPool
+        if devices:
+            encoder = EncoderPool(path, devices, max_tokens=max_tokens, dtype=dtype)
+        else:
+            encoder = Encoder.load(path, max_tokens=max_tokens, dtype=dtype)
         if instructions is None and not encoder.prompts:
             logger.warning(
                 "%s declares no prompts: its queries are judged bare. If it was trained with an "

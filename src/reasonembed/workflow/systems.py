@@ -57,6 +57,7 @@ class DenseTable(_Table, frozen=True, kw_only=True):
     instruction: str | dict[str, str] | None = None  # one, or domain -> one; None: the model's own prompts
     max_tokens: int | None = None
     dtype: str = "float32"
+    devices: tuple[str, ...] = ()  # a process on each; none: one device
     vectors: KeptAs = "float32"  # how documents are kept in the cache
     dimensions: int | None = None
     input_type: bool = False  # send input_type query or document
@@ -244,6 +245,7 @@ class _Workshop:
                 instructions=table.instruction,
                 max_tokens=table.max_tokens,
                 dtype=table.dtype,
+                devices=table.devices,
                 cache=self._cache,
                 kept_as=table.vectors,
             )()
