@@ -67,7 +67,7 @@ def _in_process(side: str, options: argparse.Namespace, builder: str = "", *, qu
     return subprocess.run([sys.executable, __file__, *flags], check=True, stdout=out, text=True).stdout or ""
 
 
-def _texts(count: int) -> Iterator[str]:
+def natural_texts(count: int) -> Iterator[str]:
     """Texts of 80 to 120 words: the commonest two hundred words are short, the rest grow longer."""
     rng = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlucmfw"))
@@ -85,7 +85,7 @@ def _write(options: argparse.Namespace) -> None:
     draw = random.Random(0)
 
     def rows() -> Iterator[dict[str, str]]:
-        for number, text in enumerate(_texts(options.documents - planted)):
+        for number, text in enumerate(natural_texts(options.documents - planted)):
             yield {"id": f"d{number:07}", "text": text}
             if number % 10 == 0 and number // 10 < planted:
                 yield {"id": f"copy-of-d{number:07}", "text": _disguised(text, draw)}
@@ -148,7 +148,7 @@ class _Clock:
 
 
 def _peer(options: argparse.Namespace) -> float:
-    texts = list(_texts(options.peer_documents))
+    texts = list(natural_texts(options.peer_documents))
     start = time.perf_counter()
     if options.builder == "ours":
         from reasonembed.search.bm25 import Bm25Index

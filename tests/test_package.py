@@ -22,6 +22,7 @@ LAYERS = {
             ["remixer", "redapter", "evaluate", "analyze"],
             ["workflow"],
             ["cli"],
+            ["__main__"],
         )
     )
     for name in names

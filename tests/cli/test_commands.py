@@ -20,7 +20,7 @@ RECORDED = ["-m", "recorded:pocket", "-d", "biology", "--sources", str(BIOLOGY /
 def reasonembed(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, with an empty home."""
     environment = {**os.environ, "HOME": str(cwd), "COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
-    command = [sys.executable, "-c", "from reasonembed.cli.main import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-m", "reasonembed", *map(str, arguments)]
     return subprocess.run(
         command,
         cwd=cwd,
