@@ -27,8 +27,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-from corpus_scale import natural_texts
 
+from corpus_scale import natural_texts
 from reasonembed.evaluate.facts import machine_facts
 from reasonembed.files import sha256_file, write_jsonl
 from reasonembed.llm.scripted_server import Asked
