@@ -56,6 +56,36 @@ def contamination(
         typer.echo(f"\nkept     {len(cleaned.kept):,} examples in {filter_out}; dropped {len(cleaned.dropped):,}")
 
 
+@app.command("triviality")
+def triviality(
+    data: Data,
+    sample: Annotated[
+        int | None, typer.Option(help="Measure at most so many examples of each domain, drawn by --seed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write triviality.json, triviality.jsonl and triviality.html there."),
+    ] = None,
+) -> None:
+    """Overlap of training queries with their sources, positives and negatives: ROUGE-L, weighted Jaccard, BM25 rank.
+
+    Example: reasonembed analyze triviality runs/trial -o triviality
+    """
+    import time
+
+    from reasonembed.analyze.triviality_sections import text_lines
+    from reasonembed.workflow.triviality import measure_triviality, write_triviality
+
+    started = time.monotonic()
+    found = measure_triviality(data, sample=sample, seed=seed)
+    typer.echo("\n".join(text_lines(found)))
+    if out:
+        title = f"Triviality of {', '.join(path.name for path in data)}"
+        write_triviality(out, found, title=title, seconds=time.monotonic() - started)
+        typer.echo(f"\nresults  {out / 'triviality.json'}\nreport   {out / 'triviality.html'}")
+
+
 @app.command("agreement")
 def agreement(
     labels: Annotated[Path, typer.Argument(help="A workspace, JSONL rows of labels, or qrels.")],
