@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, get_args
 
 import msgspec
@@ -157,10 +156,9 @@ def nearest_pairs(
 
 
 def rank_bins(ranks: Iterable[int]) -> dict[str, int]:
-    """How many of the ranks lie in each power of ten: `1`, `2 to 10`, `11 to 100`, up to `over 10,000`."""
-    edges = [1, 10, 100, 1_000, 10_000]
-    names = ["1", *(f"{low + 1:,} to {high:,}" for low, high in pairwise(edges)), f"over {edges[-1]:,}"]
-    found = np.searchsorted(edges, list(ranks), side="left")
+    """How many of the ranks lie in each power of ten, from `1` and `2-10` to `above` 10k."""
+    names = ("1", "2-10", "11-100", "to 1k", "to 10k", "above")
+    found = np.searchsorted([1, 10, 100, 1_000, 10_000], list(ranks), side="left")
     return dict(zip(names, np.bincount(found, minlength=len(names)).tolist(), strict=True))
 
 

@@ -93,7 +93,7 @@ def _overlap_section(found: Triviality, figure: str) -> Section:
     plot = picture(
         boxes(
             {PAIR_NAMES[kind]: values for kind, values in pools.items()},
-            f"{name} of a query with a text, 0 to 1",
+            f"{name}, 0 to 1",
             shades=[PAIR_SHADES[kind] for kind in pools],
         ),
         alt=f"Box plot of {name} of a query with other texts; medians: {medians}.",
@@ -127,7 +127,8 @@ def _rank_section(found: Triviality) -> Section:
     plot = picture(
         bars(bins, "rank of the source", shades=[_RANK_SHADE] * len(bins)),
         alt="Bar chart of the rank of the source; " + ", ".join(f"{name}: {count:,}" for name, count in bins.items()),
-        caption=f"{len(ranks):,} queries by the rank of the document that they were written from.",
+        caption=f"{len(ranks):,} queries by the rank of the document that they were written from; "
+        "k: thousand.",
         height_in=2.8,
     )
     intro = Paragraph(
