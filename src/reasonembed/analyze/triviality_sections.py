@@ -127,8 +127,7 @@ def _rank_section(found: Triviality) -> Section:
     plot = picture(
         bars(bins, "rank of the source", shades=[_RANK_SHADE] * len(bins)),
         alt="Bar chart of the rank of the source; " + ", ".join(f"{name}: {count:,}" for name, count in bins.items()),
-        caption=f"{len(ranks):,} queries by the rank of the document that they were written from; "
-        "k: thousand.",
+        caption=f"{len(ranks):,} queries by the rank of the document that they were written from; k: thousand.",
         height_in=2.8,
     )
     intro = Paragraph(
