@@ -23,7 +23,7 @@ class SizePoint(msgspec.Struct, frozen=True):
     @property
     def system(self) -> str:
         """What the trained model is called among the systems."""
-        return f"{self.samples} samples"
+        return f"{self.samples} {'sample' if self.samples == 1 else 'samples'}"
 
 
 def scaling_section(sizes: Sequence[SizePoint], results: Results, protocol: Sequence[str]) -> Section:

@@ -76,7 +76,7 @@ def plan_scaling(
     if not examples:
         raise InputError("there are no training examples under the paths given.")
     ordered = nested_order(examples, seed=seed)
-    chosen = checked_sizes(sizes or halved_sizes(len(ordered), POINTS), len(ordered))
+    chosen = checked_sizes(halved_sizes(len(ordered), POINTS) if sizes is None else sizes, len(ordered))
     subsets = tuple(_subset(ordered[:size], config) for size in chosen)
     return Scaling(subsets, str(base), config, seed, _protocol(ordered, str(base), config, seed))
 
@@ -95,10 +95,12 @@ def run_scaling(plan: Scaling, benchmark: Benchmark, out: Path, *, cache: Path |
         train(TrainingData(subset.examples), base=base, out=folder, config=plan.config, report=False)
     before = instructions_for(collections, benchmark, plan)
     limit = benchmark.max_tokens or max(plan.config.max_query_tokens, plan.config.max_passage_tokens)
-    models: dict[str, Path | str] = {BASE: base}
-    models |= {size.system: _model_folder(out, size) for size in plan.sizes}
+    models: dict[str, tuple[Path | str, str]] = {BASE: (base, plan.base_name)}
+    for size in plan.sizes:
+        models[size.system] = (_model_folder(out, size), f"{plan.base_name} trained on {size.system}")
     systems = {
-        name: dense(path, name=name, instructions=before, longest=limit, cache=cache) for name, path in models.items()
+        name: dense(path, name=name, model_name=model, instructions=before, longest=limit, cache=cache)
+        for name, (path, model) in models.items()
     }
     return judge(systems, collections, base=BASE, measures=benchmark.measures, benchmark=benchmark.name)
 
