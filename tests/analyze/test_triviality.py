@@ -84,7 +84,7 @@ def test_a_rank_is_the_place_in_the_ranking_ties_and_all(scores: list[float], sh
 
 DOCUMENTS = {
     "s": "glacier ice moves slowly downhill",
-    "copy": "glacier ice moves slowly downhill",
+    "z-copy": "glacier ice moves slowly downhill",
     "far": "rivers flood in spring",
     "near": "glacier ice glacier ice moves",
     "none": "prime numbers",
@@ -99,10 +99,11 @@ def test_the_sources_rank_counts_no_copies_and_one_without_shared_terms_comes_la
         return source_rank(index, Example("q", source, query, "", (), (), copies), places)
 
     query = "why does glacier ice move downhill slowly"
-    found = [one for one in index.search({"q": query}, k=9)["q"] if one != "copy"]
-    assert rank(query, "s", "copy", "gone") == 1 + found.index("s") == 1
-    assert rank("glacier", "s", "copy") == 2
-    assert rank("glacier", "near", "copy") == 1
+    found = [one for one in index.search({"q": query}, k=9)["q"] if one != "z-copy"]
+    assert rank(query, "s", "z-copy", "gone") == 1 + found.index("s") == 1
+    assert rank(query, "s") == 2  # the copy scores the same, and the greater id comes first
+    assert rank("glacier", "s", "z-copy") == 2
+    assert rank("glacier", "near", "z-copy") == 1
     assert rank(query, "none") == len(DOCUMENTS)
 
 

@@ -73,6 +73,8 @@ def test_one_command_trains_nested_sizes_and_judges_them_as_any_model_is_judged(
     assert [point["domains"] for point in content["points"]] == [
         {}, {"biology": 1, "pony": 1}, {"biology": 3, "pony": 2}, {"biology": 6, "pony": 4},
     ]  # fmt: skip
+    page = (study / "out/scaling.html").read_text()
+    assert "Line plot of nDCG@10 in points over training samples; 2: " in page and "biology 3, pony 2" in page
     plan = plan_scaling([study / "data"], base=tiny_models["bert"], config=_recipe(), sizes=[2, 5, 10])
     names = [{example.example_id for example in subset.examples} for subset in plan.subsets]
     assert names[0] < names[1] < names[2]

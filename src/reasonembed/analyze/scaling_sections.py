@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from reasonembed.evaluate.blocks import Block, Bullets, Heading, Section, Table, cells, picture
+from reasonembed.evaluate.blocks import Bullets, Heading, Picture, Section, Table, cells, picture
 from reasonembed.evaluate.compare import Interval
-from reasonembed.evaluate.tables import INTERVAL, Results, measures_of, points, signed
+from reasonembed.evaluate.tables import INTERVAL, Results, measures_of, points
 
 BASE = "base"
 
@@ -27,46 +27,40 @@ class SizePoint(msgspec.Struct, frozen=True):
 
 
 def scaling_section(sizes: Sequence[SizePoint], results: Results, protocol: Sequence[str]) -> Section:
-    """A plot and a table for each measure; results: of `base` and of each size's system."""
-    blocks = [
-        block for measure in measures_of(results) for block in (Heading(measure), *_curve(sizes, results, measure))
-    ]
-    return Section("scaling", "Score against training samples", (*blocks, Heading("How"), Bullets(tuple(protocol))))
+    """A plot for each measure, the sizes as a table, and the protocol; results: of `base` and each size's system."""
+    plots = [_curve(sizes, results, measure) for measure in measures_of(results)]
+    rows = (cells(f"{size.samples:,}", f"{size.steps:,}", _by_domain(size)) for size in sizes)
+    table = Table("Sizes", ("Samples", "Optimiser steps", "Samples by domain"), tuple(rows), prose=(2,))
+    return Section(
+        "scaling", "Score against training samples", (*plots, table, Heading("How"), Bullets(tuple(protocol)))
+    )
 
 
 def text_lines(sizes: Sequence[SizePoint], protocol: Sequence[str]) -> list[str]:
     """The plan as lines for a terminal: sizes, steps, samples by domain, and what the points share."""
     lines = [f"{'samples':>9} {'steps':>8}  by domain"]
     for size in sizes:
-        by_domain = ", ".join(f"{domain} {count:,}" for domain, count in size.domains.items())
-        lines.append(f"{size.samples:>9,} {size.steps:>8,}  {by_domain}")
+        lines.append(f"{size.samples:>9,} {size.steps:>8,}  {_by_domain(size)}")
     return [*lines, "", *protocol]
 
 
-def _curve(sizes: Sequence[SizePoint], results: Results, measure: str) -> list[Block]:
+def _curve(sizes: Sequence[SizePoint], results: Results, measure: str) -> Picture:
     from reasonembed.evaluate.plots import growth
 
     spans = {size.samples: _interval(results, size.system, measure) for size in sizes}
     base = _interval(results, BASE, measure)
     listed = ", ".join(f"{samples:,}: {points(span.mean)}" for samples, span in spans.items())
-    plot = picture(
+    return picture(
         growth(spans, measure, base=base),
         alt=f"Line plot of {measure} in points over training samples; {listed}; base: {points(base.mean)}.",
         caption=f"{measure}, mean over domains. Lines: {INTERVAL} of the score over queries; the band is the base's. "
-        f"All sizes answer the same queries, so the differences in the table are surer than the lines suggest.",
+        f"All sizes answer the same queries, so the differences under Results are surer than the lines suggest.",
         height_in=3.6,
     )
-    rows = [cells(BASE, "0", *_score(base), "–", "–")]
-    for size, span in zip(sizes, spans.values(), strict=True):
-        versus = results[size.system][measure]["vs_base"]
-        between = f"{signed(versus['low'])} to {signed(versus['high'])}"
-        rows.append(cells(f"{size.samples:,}", f"{size.steps:,}", *_score(span), signed(versus["difference"]), between))
-    head = ("Samples", "Steps", "Mean", INTERVAL, "Against base", INTERVAL)
-    return [plot, Table(f"{measure}, mean over domains, in points", head, tuple(rows))]
 
 
-def _score(span: Interval) -> tuple[str, str]:
-    return points(span.mean), f"{points(span.low)} to {points(span.high)}"
+def _by_domain(size: SizePoint) -> str:
+    return ", ".join(f"{domain} {count:,}" for domain, count in size.domains.items())
 
 
 def _interval(results: Results, system: str, measure: str) -> Interval:

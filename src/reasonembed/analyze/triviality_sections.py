@@ -48,7 +48,7 @@ def text_lines(found: Triviality) -> list[str]:
     ranked = {domain: row["source_rank"] for domain, row in summary.items() if row["source_rank"]}
     if ranked:
         lines.append(f"Rank of the source under {_BM25}")
-        lines.append(columns([_rank_head("domain"), *([domain, *_rank_texts(row)] for domain, row in ranked.items())]))
+        lines.append(columns([_rank_head(), *([domain, *_rank_texts(row)] for domain, row in ranked.items())]))
     lines += [block.text for block in _unmeasured(found)]
     return lines
 
@@ -138,12 +138,12 @@ def _rank_section(found: Triviality) -> Section:
     rows = [
         cells(domain, *_rank_texts(row["source_rank"])) for domain, row in found.summary().items() if row["source_rank"]
     ]
-    table = Table("Rank of the source", tuple(_rank_head("Domain")), tuple(rows), total=len(rows) > 1)
+    table = Table("Rank of the source", tuple(map(str.capitalize, _rank_head())), tuple(rows), total=len(rows) > 1)
     return Section("source-rank", title, (intro, plot, table))
 
 
-def _rank_head(first: str) -> list[str]:
-    return [first, "queries", "documents", "median", "at 1, %", f"to {TOP}, %", f"over {FAR}, %"]
+def _rank_head() -> list[str]:
+    return ["domain", "queries", "documents", "median", "at 1, %", f"to {TOP}, %", f"over {FAR}, %"]
 
 
 def _rank_texts(row: dict[str, Any]) -> list[str]:
