@@ -1,7 +1,7 @@
 """ROUGE-L of a text against another: how much of both is one common sequence of words (Lin 2004).
 
-The longest common subsequence is RapidFuzz's, bit-parallel; the package `rouge-score` fills a table in Python, about
-seven hundred times slower, and is the second opinion in the tests. Needs rapidfuzz, loaded at the call.
+The longest common subsequence is RapidFuzz's, bit-parallel: the package `rouge-score` fills a table in Python, which is
+too slow for a million pairs, and is the second opinion in the tests. Needs rapidfuzz, loaded at the call.
 """
 
 from __future__ import annotations
