@@ -57,7 +57,12 @@ class QueryOverlaps(msgspec.Struct, frozen=True):
 
 def word_counts(text: str, *, stop_words: Collection[str] = FUNCTION_WORDS) -> Counter[str]:
     """Word -> how often `text` holds it, stop words left out."""
-    return Counter(word for word in words(text) if word not in stop_words)
+    return content_counts(words(text), stop_words=stop_words)
+
+
+def content_counts(of_text: Iterable[str], *, stop_words: Collection[str] = FUNCTION_WORDS) -> Counter[str]:
+    """The same of a text's words, as `texts.words` gives them."""
+    return Counter(word for word in of_text if word not in stop_words)
 
 
 def weighted_jaccard(a: Mapping[str, int], b: Mapping[str, int]) -> float:
@@ -119,6 +124,7 @@ __all__ = [
     "FUNCTION_WORDS",
     "Overlap",
     "QueryOverlaps",
+    "content_counts",
     "overlap",
     "pooled",
     "query_overlaps",

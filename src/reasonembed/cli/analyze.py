@@ -56,6 +56,36 @@ def contamination(
         typer.echo(f"\nkept     {len(cleaned.kept):,} examples in {filter_out}; dropped {len(cleaned.dropped):,}")
 
 
+@app.command("triviality")
+def triviality(
+    data: Data,
+    sample: Annotated[
+        int | None, typer.Option(help="Measure at most so many examples of each domain, drawn by --seed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write triviality.json, triviality.jsonl and triviality.html there."),
+    ] = None,
+) -> None:
+    """Overlap of training queries with their sources, positives and negatives: ROUGE-L, weighted Jaccard, BM25 rank.
+
+    Example: reasonembed analyze triviality runs/trial -o triviality
+    """
+    import time
+
+    from reasonembed.analyze.triviality_sections import text_lines
+    from reasonembed.workflow.triviality import measure_triviality, write_triviality
+
+    started = time.monotonic()
+    found = measure_triviality(data, sample=sample, seed=seed)
+    typer.echo("\n".join(text_lines(found)))
+    if out:
+        title = f"Triviality of {', '.join(path.name for path in data)}"
+        write_triviality(out, found, title=title, seconds=time.monotonic() - started)
+        typer.echo(f"\nresults  {out / 'triviality.json'}\nreport   {out / 'triviality.html'}")
+
+
 @app.command("agreement")
 def agreement(
     labels: Annotated[Path, typer.Argument(help="A workspace, JSONL rows of labels, or qrels.")],
@@ -77,3 +107,72 @@ def agreement(
 
     found = measure_agreement(labels, reference, positive=positive, reference_positive=reference_positive)
     typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode() if json else "\n".join(text_lines(found)))
+
+
+@app.command("scaling")
+def scaling(
+    data: Data,
+    base: Annotated[
+        str, typer.Option("--base", "-b", help="The model to start from: a folder, a name on the hub, or minilm.")
+    ],
+    benchmark: Annotated[
+        list[str], typer.Option("--benchmark", "-B", help="As for `evaluate`: pocket, bright, a folder; may repeat.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Models, scaling.json and scaling.html go there; again goes on.")
+    ],
+    sizes: Annotated[
+        str | None,
+        typer.Option(help="Numbers of examples: 100,200,400. Default: all, a half, and so on, six in all."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides which examples a smaller size holds.")] = 0,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML with the keys of TrainConfig; default: the paper's, with plain InfoNCE.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Visits of every example.")] = None,
+    instruction: Annotated[
+        bool | None,
+        typer.Option("--instruction/--no-instruction", help="Put instructions before queries, in training and after."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print sizes, steps and protocol; train nothing.")] = False,
+) -> None:
+    """Scores against the number of training samples: nested subsets, one recipe, one benchmark, one plot.
+
+    Example: reasonembed analyze scaling runs/trial --base minilm --no-instruction --benchmark pocket -o scaling
+    """
+    import time
+
+    from reasonembed.analyze.scaling_sections import text_lines
+    from reasonembed.cli.output import evaluation_lines, need_training
+    from reasonembed.config import load_toml, override
+    from reasonembed.evaluate.benchmarks import open_benchmark, together
+    from reasonembed.redapter.config import TrainConfig
+    from reasonembed.workflow.scaling import REPORT_FILE, RESULTS_FILE, plan_scaling, run_scaling, write_scaling
+
+    need_training()
+    started = time.monotonic()
+    settings = load_toml(config, TrainConfig) if config else TrainConfig(loss="infonce")
+    settings = override(settings, {"epochs": epochs, "instruction": instruction})
+    plan = plan_scaling(data, base=base, config=settings, sizes=_sizes(sizes), seed=seed)
+    typer.echo("\n".join(text_lines(plan.sizes, plan.protocol)))
+    if dry_run:
+        return
+    judgment = run_scaling(plan, together([open_benchmark(word) for word in benchmark]), out, cache=out / "cache")
+    typer.echo("")
+    typer.echo("\n".join(evaluation_lines(judgment)))
+    title = f"Data size: {', '.join(path.name for path in data)}"
+    write_scaling(out, plan, judgment, title=title, seconds=time.monotonic() - started)
+    typer.echo(f"\nresults  {out / RESULTS_FILE}\nreport   {out / REPORT_FILE}")
+
+
+def _sizes(text: str | None) -> list[int] | None:
+    from reasonembed.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(
+            f'--sizes is "{text}"; it must be whole numbers between commas, as in 100,200,400.'
+        ) from error

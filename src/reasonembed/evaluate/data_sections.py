@@ -24,8 +24,8 @@ StageRow = TypedDict(
 """One stage of one domain, as its manifest counts it."""
 
 _GRADE_SHADES = ("#9aa5b1", "#9aa5b1", "#8fc1e3", "#3f93cc", "#0072B2")
-_PAIR_SHADES = {"source": "#E69F00", "positives": "#0072B2", "negatives": "#9aa5b1"}
-_PAIR_NAMES = {"source": "its source", "positives": "its positives", "negatives": "its negatives"}
+PAIR_SHADES = {"source": "#E69F00", "positives": "#0072B2", "negatives": "#9aa5b1"}
+PAIR_NAMES = {"source": "its source", "positives": "its positives", "negatives": "its negatives"}
 
 
 def grades_section(
@@ -67,7 +67,7 @@ def _per_query_blocks(counts: Mapping[str, Sequence[int]]) -> list[Block]:
     ]
     queries = max(len(values) for values in counts.values())
     plot = picture(
-        count_histograms(counts, [_PAIR_SHADES[name.split()[0]] for name in counts]),
+        count_histograms(counts, [PAIR_SHADES[name.split()[0]] for name in counts]),
         alt=f"Histograms over {queries:,} training queries; {'; '.join(texts)}.",
         caption=f"{queries:,} training queries by their positives and negatives; dashed: the median.",
         height_in=2.6,
@@ -83,9 +83,9 @@ def overlap_section(overlaps: Mapping[str, Sequence[float]]) -> Section | None:
         return None
     from reasonembed.evaluate.plots import boxes
 
-    named = {_PAIR_NAMES.get(name, name): values for name, values in pools.items()}
+    named = {PAIR_NAMES.get(name, name): values for name, values in pools.items()}
     medians = [f"{name} {quantile_texts(values, [0.5], 3)[0]}" for name, values in named.items()]
-    shades = [_PAIR_SHADES.get(name, "#8fc1e3") for name in pools]
+    shades = [PAIR_SHADES.get(name, "#8fc1e3") for name in pools]
     plot = picture(
         boxes(named, "weighted Jaccard similarity, 0 to 1", shades=shades),
         alt=f"Box plot of the lexical overlap of a query with other texts; medians: {', '.join(medians)}.",

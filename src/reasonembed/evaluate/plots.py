@@ -202,6 +202,34 @@ def quartile_band(
     return places, low, middle, high
 
 
+def growth(points: Mapping[int, Interval], title: str, *, base: Interval) -> Draw:
+    """The mean with its interval (fractions, drawn in points) at each number of training samples, on a log axis.
+
+    base: the untrained model, a dotted line over a band.
+    """
+
+    def draw(figure: Figure, narrow: bool) -> None:
+        axes = figure.add_subplot()
+        sizes = list(points)
+        axes.axhspan(100 * base.low, 100 * base.high, color="#8a8f98", alpha=0.15, linewidth=0)
+        axes.axhline(100 * base.mean, color="#3b4048", linewidth=1.2, linestyle=":", label="base, untrained")
+        means = [100 * one.mean for one in points.values()]
+        spans = [[100 * (one.mean - one.low) for one in points.values()],
+                 [100 * (one.high - one.mean) for one in points.values()]]  # fmt: skip
+        axes.errorbar(sizes, means, yerr=spans, color=HIGHER, marker="o", linewidth=2, elinewidth=1.4, capsize=3,
+                      label="trained")  # fmt: skip
+        axes.set_xscale("log", base=2)
+        shown = sizes if len(sizes) <= (5 if narrow else 10) else sizes[:: -math.ceil(len(sizes) / 5)]
+        axes.set_xticks(shown, [f"{size:,}" for size in shown])
+        axes.minorticks_off()
+        axes.margins(x=0.08)
+        axes.set_xlabel("training samples, logarithmic")
+        axes.set_ylabel(f"{label(title)}, points")
+        figure.legend(loc="outside upper left", ncols=2)
+
+    return draw
+
+
 def two_histograms(pools: Mapping[str, Sequence[float]], title: str, *, limit: float) -> Draw:
     """Shares of up to a few pools of values, as outlines over common bins from 0 to `limit`."""
     edges = np.linspace(0, limit, 26)

@@ -95,14 +95,19 @@ def read_released(path: Path | str, domain: Domain | str | None = None) -> list[
     for a folder without such files.
     """
     path = Path(path)
-    files = sorted(path.glob(f"*{_SUFFIX}*")) if path.is_dir() else [path]
-    if not files:
-        raise InputError(f"{path} holds no *{_SUFFIX} file. Give such a file, or a folder of them.")
     shared: dict[str, str] = {}
-    rows = [row for file in files for row in _read_file(file, domain, shared)]
+    rows = [row for file in released_files(path) for row in _read_file(file, domain, shared)]
     if not rows:
         raise InputError(f"{path} holds no examples. Put one JSON object on each line.")
     return rows
+
+
+def released_files(path: Path) -> list[Path]:
+    """The released files in a folder, or the file itself. Raises InputError for a folder without any."""
+    files = sorted(path.glob(f"*{_SUFFIX}*")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path} holds no *{_SUFFIX} file. Give such a file, or a folder of them.")
+    return files
 
 
 def _read_file(path: Path, domain: Domain | str | None, shared: dict[str, str]) -> Iterator[TrainingExample]:

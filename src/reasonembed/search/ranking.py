@@ -46,3 +46,17 @@ def best_first(scores: Mapping[str, float]) -> list[str]:
     """The ids by falling score, compared as float32; of equal scores the greater id comes first."""
     rounded = np.fromiter(scores.values(), dtype=np.float64, count=len(scores)).astype(np.float32).tolist()
     return [doc_id for _, doc_id in sorted(zip(rounded, scores, strict=True), reverse=True)]
+
+
+def rank_of(scores_N: NDArray[np.floating], doc_ids: Sequence[str], row: int) -> int:
+    """The place, from 1, of the document at `row` in the order of `top_k` over all documents.
+
+    What is not to be counted has the score -inf. Raises ValueError if a score is not a number or the lengths differ.
+    """
+    scores = np.asarray(scores_N, dtype=np.float32)
+    if scores.shape != (len(doc_ids),):
+        raise ValueError(f"{len(doc_ids)} ids and scores of shape {scores.shape}")
+    if np.isnan(scores).any():
+        raise ValueError("a score is not a number")
+    ties = np.flatnonzero(scores == scores[row]).tolist()
+    return 1 + int(np.count_nonzero(scores > scores[row])) + sum(doc_ids[tie] > doc_ids[row] for tie in ties)

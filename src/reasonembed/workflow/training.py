@@ -77,7 +77,7 @@ def train(
     return msgspec.structs.replace(done, judgment=judgment, report_path=folder / REPORT_FILE)
 
 
-def plan_training(data: Iterable[Path | str] | Path | str, config: TrainConfig) -> list[DomainPlan]:
+def plan_training(data: Iterable[Path | str] | Path | str | TrainingData, config: TrainConfig) -> list[DomainPlan]:
     """What `train` would do with the same data, per domain; reads everything, computes nothing."""
     examples = _loaded(data).examples
     by_domain: dict[str, list[TrainingExample]] = {}
