@@ -113,8 +113,8 @@ def _columns(queries: WordCounts, block: WordCounts) -> tuple[NDArray[np.generic
     frequency = np.bincount(block.terms, minlength=n_terms)
     fits = np.ones(n_terms, bool)
     fits[block.terms[block.counts > _LARGEST_COUNT]] = False
-    ranked = np.argsort(-frequency * fits, kind="stable")[:_DENSE_TERMS]
-    chosen = ranked[(frequency * fits)[ranked] > _DENSE_SHARE * len(block)]
+    frequent = np.flatnonzero(frequency * fits > _DENSE_SHARE * len(block))
+    chosen = frequent[np.argsort(-frequency[frequent], kind="stable")[:_DENSE_TERMS]]
     dense_row = np.full(n_terms, -1, np.int32)
     dense_row[chosen] = np.arange(len(chosen), dtype=np.int32)
     frequency[chosen] = 0
@@ -125,4 +125,4 @@ def _columns(queries: WordCounts, block: WordCounts) -> tuple[NDArray[np.generic
     return column_starts, rows, counts, dense_row, dense
 
 
-__all__ = ["Nearest", "Vocabulary", "WordCounts", "count_words", "counted_blocks", "nearest", "nearest_counts"]
+__all__ = ["Nearest", "WordCounts", "count_words", "counted_blocks", "nearest", "nearest_counts"]
