@@ -28,10 +28,9 @@ from reasonembed.analyze.overlap import weighted_jaccard, word_counts
 from reasonembed.analyze.vocabulary import Vocabulary
 from reasonembed.texts import words
 from setting import setting
+from zipf import draw
 
 Result = TypeVar("Result")
-
-_WORDS = 200_000
 
 
 def main() -> None:
@@ -57,7 +56,7 @@ def main() -> None:
         try:
             seconds = peer()
         except ModuleNotFoundError as error:
-            print(f"{name}: left out, {error.name} is not installed. Install it with: pip install {error.name}")
+            print(f"{name}: left out, {error.name} is not installed. Install it with: pip install '.[peers]'")
             continue
         print(f"{name}, extrapolated: {seconds:,.1f} s = {seconds / ours.wall:,.1f} x ours")
 
@@ -73,22 +72,6 @@ def _options() -> argparse.Namespace:
     if options.quick:
         options.training, options.queries, options.repeats = 4_000, 200, 1
     return options
-
-
-def draw(rng: np.random.Generator, count: int) -> list[str]:
-    """Texts of about 150 words whose frequencies follow Zipf's law, in sentences of 15; a fifth have typeset marks."""
-    vocabulary = np.array([f"word{number}" for number in range(_WORDS)])
-    mass = np.cumsum(1 / np.arange(1, _WORDS + 1) ** 1.05)
-    lengths = np.clip(rng.normal(150, 50, count), 20, None).astype(int)
-    drawn = vocabulary[np.minimum(np.searchsorted(mass, rng.random(lengths.sum()) * mass[-1]), _WORDS - 1)]
-    typeset = rng.random(count) < 0.2
-    parts = np.split(drawn, np.cumsum(lengths)[:-1])
-    return [_sentences(part.tolist(), "\u2014" if marks else ",") for part, marks in zip(parts, typeset, strict=True)]
-
-
-def _sentences(drawn: list[str], mark: str) -> str:
-    sentences = (drawn[start : start + 15] for start in range(0, len(drawn), 15))
-    return " ".join(f"{' '.join(part[:7])}{mark} {' '.join(part[7:])}".strip().capitalize() + "." for part in sentences)
 
 
 def counted(queries: list[str], texts: list[str]) -> tuple[WordCounts, list[WordCounts], int]:
