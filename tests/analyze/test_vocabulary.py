@@ -13,7 +13,7 @@ from reasonembed.analyze.vocabulary import Vocabulary
 from reasonembed.texts import words
 
 SPACES_AND_MARKS = (" ", "\n", "\x1f", "\x00", "\x7f", "e\u0301", "\u200b", "\u00ad", "\u00a0", "\ud800")
-PIECES = st.sampled_from([*"aAbB_7-.'éÉßẞİıſKﬁ²３漢—𝐀", "ab", "x_1", "ーア", "हि", *SPACES_AND_MARKS])
+PIECES = st.sampled_from([*"aAbB_7-.'éÉßẞİıſKﬁ²３漢—–‘’“”…𝐀", "ab", "x_1", "ーア", "हि", *SPACES_AND_MARKS])
 TEXTS = st.lists(st.lists(PIECES, max_size=12).map("".join) | st.text(max_size=30), max_size=12)
 
 
@@ -35,6 +35,7 @@ def by_loop(texts: Sequence[str], vocabulary: Vocabulary) -> tuple[list[int], li
 @settings(deadline=None)  # the first call loads the compiled loops
 @given(TEXTS)
 @example(["Don't stop_me, 3.5", "DON'T STOP_ME", "", " ", "don_t 35"])
+@example(["“It’s so…so—so” A\u00a0B", "so\u0301 …\u0301 —"])
 @example(["Straße STRASSE stra\u00dfe", "caf\u00e9 cafe\u0301 CAFÉ"])
 def test_words_get_the_numbers_that_a_dictionary_over_the_words_gives(texts: list[str]) -> None:
     assert by_loop(texts, Vocabulary()) == by_dictionary(texts)

@@ -1,6 +1,7 @@
 """A vocabulary that numbers the words of texts, those of `texts.words`, by a compiled loop over their bytes.
 
-In a text of ASCII alone the loop finds the words itself; in others Python has found them before.
+In a text of ASCII alone, but for typographic marks, the loop finds the words itself; in others Python has found
+them before.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from reasonembed.errors import MissingExtra
 from reasonembed.texts import words
 
+_TYPOGRAPHIC = "\u2013\u2014\u2018\u2019\u201c\u201d\u2026\u00a0"  # end a word, and change none next to them
 _TEXTS = 64  # handed to the loop at once: bounds the room that new words could need
 
 
@@ -82,7 +84,11 @@ def _grown(values: NDArray[Any], used: int, more: int) -> NDArray[Any]:
 
 def _spelled(text: str) -> bytes:
     """UTF-8 in which words are runs of [a-z0-9_] and of bytes above 127, closed by a space."""
-    return (text.casefold() if text.isascii() else " ".join(words(text))).encode() + b" "
+    plain = text
+    if not text.isascii():
+        for mark in _TYPOGRAPHIC:
+            plain = plain.replace(mark, " ")
+    return (plain.casefold() if plain.isascii() else " ".join(words(text))).encode() + b" "
 
 
 def hot_loops():  # type: ignore[no-untyped-def]
