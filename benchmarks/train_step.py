@@ -15,7 +15,6 @@ the noise of two whole steps. The best of the runs counts. About three minutes o
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import time
@@ -27,17 +26,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pocket_texts import LONGEST, text_drawer
 from reasonembed.encoder.lora import train_last_layers
 from reasonembed.encoder.microbatch import padding_share, plan
 from reasonembed.encoder.model import Encoder
 from reasonembed.encoder.tokens import TokenIds
-from reasonembed.pocket import POCKET_DOMAINS, pocket_folder
 from reasonembed.redapter.batches import Batch
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.gradcache import BatchTexts, batch_loss, cached_backward, tokenize_batch
 
-LONGEST = 512
 Result = TypeVar("Result")
 
 
@@ -45,17 +43,7 @@ def make_batch(encoder: Encoder, queries: int, passages: int, *, seed: int = 0) 
     """A batch of distinct texts, cut from the pocket corpora, of log-normal lengths (median 160, at most
     512).
     """
-    generator = np.random.default_rng(seed)
-    words = []
-    for domain in POCKET_DOMAINS:
-        with (pocket_folder(domain) / "corpus.jsonl").open(encoding="utf-8") as lines:
-            words += [word for line in lines for word in json.loads(line)["text"].split()]
-
-    def text() -> str:
-        length = int(np.clip(generator.lognormal(np.log(90), 0.8), 16, LONGEST))
-        start = int(generator.integers(len(words) - LONGEST))
-        return " ".join(words[start : start + int(length / 1.4)])  # about 1.4 tokens a word
-
+    text = text_drawer(seed)
     examples = [
         TrainingExample(
             example_id=str(number), domain="mixed", instruction="", query=text(), reasoning_query=text(),

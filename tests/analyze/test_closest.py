@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from reasonembed.analyze import closest
-from reasonembed.analyze.closest import Nearest, Vocabulary, count_words, nearest
+from reasonembed.analyze.closest import Nearest, count_words, nearest
 from reasonembed.analyze.overlap import weighted_jaccard, word_counts
+from reasonembed.analyze.vocabulary import Vocabulary
 
 VOCABULARY = [f"w{number}" for number in range(80)]
 ZIPF = [1 / (rank + 1) for rank in range(80)]
@@ -32,7 +33,7 @@ def brute_force(query: str, texts: list[str]) -> Nearest:
 def test_the_nearest_text_is_that_of_brute_force_and_of_equals_the_first(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(closest, "BLOCK", 57)  # several blocks, the last not full
+    monkeypatch.setattr(closest, "BLOCK", (57, 190, 64, 500)[seed])  # several blocks, the last not full; or one
     monkeypatch.setattr(closest, "_DENSE_TERMS", (0, 5, 30, 512)[seed])
     rng = random.Random(seed)
     queries, texts = random_texts(rng, 70), random_texts(rng, 200)
@@ -69,6 +70,7 @@ def test_texts_without_a_shared_word_or_any_word_have_no_nearest() -> None:
 def test_a_word_repeated_more_often_than_a_dense_row_can_hold_is_counted_in_full() -> None:
     many = "a " * 70_000
     assert nearest([many], [many + "b", "a " * 65_535]) == [Nearest(70_000 / 70_001, 0)]
+    assert nearest(["a " * 300], ["a " * 255, "a " * 256, "a " * 43]) == [Nearest(256 / 300, 1)]
 
 
 def test_a_cache_folder_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ instruction for many texts), the others postings; blocks bound the memory. Needs
 from __future__ import annotations
 
 import os
-from array import array
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -17,13 +15,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonembed.errors import MissingExtra
-from reasonembed.texts import words
+from reasonembed.analyze.vocabulary import Vocabulary, hot_loops
 
-BLOCK = 16_384  # texts at a time: their sums stay in a core's cache
-_DENSE_TERMS = 512  # at most, a block: 16 MB
+BLOCK = 4096  # texts at a time: their sums and dense rows stay in a core's cache
+_DENSE_TERMS = 512  # at most, a block: 2 MB
 _DENSE_SHARE = 1 / 32  # of a block's texts must hold a term for a dense row to be the faster
-_LARGEST_COUNT = 65_535  # what a dense row can hold; a term that a text repeats more often has postings
+_LARGEST_COUNT = 255  # what a dense row can hold; a term that a text repeats more often has postings
 _CHUNK = 64  # queries that a thread takes at a time
 
 
@@ -46,14 +43,6 @@ class WordCounts(msgspec.Struct, frozen=True):
         return len(self.lengths)
 
 
-class Vocabulary(defaultdict[str, int]):
-    """Word -> its number, in order of first appearance."""
-
-    def __missing__(self, word: str) -> int:
-        self[word] = number = len(self)
-        return number
-
-
 def nearest(queries: Sequence[str], texts: Iterable[str], *, threads: int | None = None) -> list[Nearest]:
     """For each query the text with the largest `sum min / sum max` of word counts; the first of equals.
 
@@ -74,16 +63,11 @@ def counted_blocks(texts: Iterable[str], vocabulary: Vocabulary) -> Iterator[Wor
 
 def count_words(texts: Iterable[str], vocabulary: Vocabulary) -> WordCounts:
     """The word counts of `texts`; new words enter `vocabulary`."""
-    flat, ends = array("i"), []
-    for text in texts:
-        flat.extend(map(vocabulary.__getitem__, words(text)))
-        ends.append(len(flat))
-    starts = np.zeros(len(ends) + 1, np.int64)
-    terms, counts = np.empty(len(flat), np.int32), np.empty(len(flat), np.int32)
-    end_rows = np.array(ends, np.int64)
-    used = _loops().count_rows(np.frombuffer(flat, np.int32) if flat else terms, end_rows, len(vocabulary),
-                               starts, terms, counts)  # fmt: skip
-    return WordCounts(starts, terms[:used].copy(), counts[:used].copy(), np.diff(end_rows, prepend=0))
+    numbered = vocabulary.number(texts)
+    starts = np.zeros(len(numbered.ends) + 1, np.int64)
+    terms, counts = np.empty_like(numbered.words), np.empty_like(numbered.words)
+    used = hot_loops().count_rows(numbered.words, numbered.ends, len(vocabulary), starts, terms, counts)
+    return WordCounts(starts, terms[:used].copy(), counts[:used].copy(), np.diff(numbered.ends, prepend=0))
 
 
 def nearest_counts(queries: WordCounts, blocks: Iterable[WordCounts], *, threads: int | None = None) -> list[Nearest]:
@@ -113,7 +97,7 @@ def _search_block(
 
     def search(chunk: tuple[int, int]) -> None:
         wanted = (queries.starts, queries.terms, queries.counts, queries.lengths)
-        _loops().nearest_rows(*chunk, *wanted, *columns, block.lengths, offset, best, rows)
+        hot_loops().nearest_rows(*chunk, *wanted, *columns, block.lengths, offset, best, rows)
 
     list(pool.map(search, _chunks(len(queries))))
 
@@ -129,26 +113,16 @@ def _columns(queries: WordCounts, block: WordCounts) -> tuple[NDArray[np.generic
     frequency = np.bincount(block.terms, minlength=n_terms)
     fits = np.ones(n_terms, bool)
     fits[block.terms[block.counts > _LARGEST_COUNT]] = False
-    ranked = np.argsort(-frequency * fits, kind="stable")[:_DENSE_TERMS]
-    chosen = ranked[(frequency * fits)[ranked] > _DENSE_SHARE * len(block)]
+    frequent = np.flatnonzero(frequency * fits > _DENSE_SHARE * len(block))
+    chosen = frequent[np.argsort(-frequency[frequent], kind="stable")[:_DENSE_TERMS]]
     dense_row = np.full(n_terms, -1, np.int32)
     dense_row[chosen] = np.arange(len(chosen), dtype=np.int32)
     frequency[chosen] = 0
     column_starts = np.concatenate([[0], np.cumsum(frequency)]).astype(np.int64)
     rows, counts = np.empty(column_starts[-1], np.int32), np.empty(column_starts[-1], np.int32)
-    dense = np.zeros((len(chosen), len(block)), np.uint16)
-    _loops().spread(block.starts, block.terms, block.counts, column_starts, rows, counts, dense_row, dense)
+    dense = np.zeros((len(chosen), len(block)), np.uint8)
+    hot_loops().spread(block.starts, block.terms, block.counts, column_starts, rows, counts, dense_row, dense)
     return column_starts, rows, counts, dense_row, dense
 
 
-def _loops():  # type: ignore[no-untyped-def]
-    try:
-        from reasonembed.analyze import loops
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"this needs {error.name}, not installed here. Install it with: pip install numba"
-        ) from error
-    return loops
-
-
-__all__ = ["Nearest", "Vocabulary", "WordCounts", "count_words", "counted_blocks", "nearest", "nearest_counts"]
+__all__ = ["Nearest", "WordCounts", "count_words", "counted_blocks", "nearest", "nearest_counts"]
