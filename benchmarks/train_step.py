@@ -35,7 +35,8 @@ from reasonembed.pocket import POCKET_DOMAINS, pocket_folder
 from reasonembed.redapter.batches import Batch
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
-from reasonembed.redapter.gradcache import BatchTexts, batch_loss, cached_backward, tokenize_batch
+from reasonembed.redapter.gradcache import BatchTexts, cached_backward, tokenize_batch
+from reasonembed.redapter.objective import batch_loss
 
 LONGEST = 512
 Result = TypeVar("Result")

@@ -13,8 +13,9 @@ from reasonembed.encoder.model import Encoder
 from reasonembed.redapter.batches import Batch, epoch_batches, not_negatives
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
-from reasonembed.redapter.gradcache import batch_loss, cached_backward, tokenize_batch
+from reasonembed.redapter.gradcache import cached_backward, tokenize_batch
 from reasonembed.redapter.loss import reasoning_intensity, ri_weights
+from reasonembed.redapter.objective import batch_loss
 
 CONFIG = TrainConfig(start_step=0, max_query_tokens=48, max_passage_tokens=32, temperature=0.05)
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}

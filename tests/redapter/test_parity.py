@@ -13,8 +13,9 @@ from torch import Tensor
 from reasonembed.redapter.batches import Batch
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
-from reasonembed.redapter.gradcache import BatchTexts, batch_loss
+from reasonembed.redapter.gradcache import BatchTexts
 from reasonembed.redapter.loss import ri_info_nce
+from reasonembed.redapter.objective import batch_loss
 
 DEVICES, QUERIES, GROUP, DIMENSION = 8, 8, 16, 24  # the paper's shape: 8 devices x 8 queries x 16 passages
 TEMPERATURE, KAPPA = 0.02, 5.0

@@ -39,6 +39,7 @@ class StepRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     padding_share: float
     truncated: int  # texts cut at the limit
     seconds: float
+    terms: dict[str, float] | None = None  # nats, unweighted, on all dimensions: what the loss adds up, if several
     intensity: IntensitySummary | None = None
     intensities: dict[str, float] | None = None  # example_id -> RI
 
@@ -87,6 +88,7 @@ def make_record(
         padding_share=outcome.padding_share,
         truncated=truncated,
         seconds=seconds,
+        terms={name: float(term_B.mean()) for name, term_B in losses.terms.items()} or None,
         intensity=summarise(losses.intensity_B, losses.weight_B, kappa) if measured else None,
         intensities=dict(zip(ids, losses.intensity_B.tolist(), strict=True)) if measured else None,
     )
@@ -127,7 +129,7 @@ def read_log(path: Path) -> list[StepRecord]:
     for _, line in read_lines(path):
         try:
             records.append(msgspec.json.decode(line, type=StepRecord))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             break
     return records
 
