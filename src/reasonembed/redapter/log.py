@@ -32,7 +32,7 @@ class StepRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     queries: int
     passages: int
     loss: float  # nats, as optimised
-    mean_loss: float  # nats, unweighted
+    mean_loss: float  # nats, not weighed by reasoning intensity
     learning_rate: float
     gradient_norm: float  # before clipping
     tokens: int  # real tokens of the step's distinct texts

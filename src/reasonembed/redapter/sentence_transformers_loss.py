@@ -131,7 +131,9 @@ class _StepCallback(TrainerCallback):
 
 
 def _equal_to_positive(passages: list[Features]) -> Tensor:
-    """Where another passage has the very tokens of a query's positive, bool, shape (B, C)."""
+    """Where a passage has the very tokens of a query's positive, bool, shape (B, C); at the positive too, which no
+    mask takes away.
+    """
     if any("input_ids" not in column or "attention_mask" not in column for column in passages):
         raise ValueError("the model takes no token ids, so equal texts cannot be found. Set mask_equal=False.")
     texts = [
@@ -139,8 +141,6 @@ def _equal_to_positive(passages: list[Features]) -> Tensor:
         for column in passages
         for row, kept in zip(column["input_ids"].cpu(), column["attention_mask"].bool().cpu(), strict=True)
     ]
-    queries = len(passages[0]["input_ids"])
-    rows = [[text == texts[number] for text in texts] for number in range(queries)]
-    equal_BC = torch.tensor(rows, device=passages[0]["input_ids"].device)
-    equal_BC[torch.arange(queries), torch.arange(queries)] = False
-    return equal_BC
+    positives = texts[: len(passages[0]["input_ids"])]
+    rows = [[text == positive for text in texts] for positive in positives]
+    return torch.tensor(rows, device=passages[0]["input_ids"].device)
