@@ -34,7 +34,8 @@ from reasonembed.encoder.tokens import TokenIds
 from reasonembed.redapter.batches import Batch
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
-from reasonembed.redapter.gradcache import BatchTexts, batch_loss, cached_backward, tokenize_batch
+from reasonembed.redapter.gradcache import BatchTexts, cached_backward, tokenize_batch
+from reasonembed.redapter.objective import batch_loss
 
 Result = TypeVar("Result")
 

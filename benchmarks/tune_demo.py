@@ -290,7 +290,8 @@ def run_curve(trial: Trial, split: int, seed: int) -> Iterable[Outcome]:
     from reasonembed.encoder.lora import LoraSettings, add_lora, train_last_layers
     from reasonembed.encoder.model import Encoder
     from reasonembed.redapter.batches import epoch_batches
-    from reasonembed.redapter.gradcache import batch_loss, cached_backward, tokenize_batch
+    from reasonembed.redapter.gradcache import cached_backward, tokenize_batch
+    from reasonembed.redapter.objective import batch_loss
     from reasonembed.redapter.optimizer import make_optimizer
     from reasonembed.redapter.train import TrainConfig
 

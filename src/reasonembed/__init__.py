@@ -33,6 +33,7 @@ _HOME = {
     "Encoder": "encoder.model",
     "SynthesisConfig": "remixer.config",
     "TrainConfig": "redapter.config",
+    "RiInfoNceLoss": "redapter.sentence_transformers_loss",
     "Bm25System": "search.systems",
     "DenseSystem": "search.systems",
     "search_corpus": "search.engine",
@@ -61,6 +62,7 @@ __all__ = [
     "Models",
     "Query",
     "ReasonEmbedError",
+    "RiInfoNceLoss",
     "ScriptedBackend",
     "SynthesisConfig",
     "TrainConfig",
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
     from reasonembed.llm.scripted import ScriptedBackend
     from reasonembed.records import Candidate, Document, Example, Label, Query
     from reasonembed.redapter.config import TrainConfig
+    from reasonembed.redapter.sentence_transformers_loss import RiInfoNceLoss
     from reasonembed.remixer.config import SynthesisConfig
     from reasonembed.search.engine import search_corpus
     from reasonembed.search.systems import Bm25System, DenseSystem

@@ -148,6 +148,17 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert _same(tmp_path / "whole", tmp_path / "cut")
 
 
+def test_damage_to_any_byte_of_the_state_is_noticed(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    receipt = Receipt(config={"loss": "infonce"}, base="b", base_hash="0", data_hash="0")
+    state = save_checkpoint(tmp_path, 1, receipt, model, torch.optim.AdamW(model.parameters()), keep=1) / "state.json"
+    whole = state.read_bytes()
+    for place in range(len(whole)):
+        state.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with pytest.raises(DamageError):
+            newest_checkpoint(tmp_path)
+
+
 def test_with_no_whole_checkpoint_left_it_says_so(
     tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path
 ) -> None:

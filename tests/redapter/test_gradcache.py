@@ -14,8 +14,9 @@ from reasonembed.encoder.model import Encoder
 from reasonembed.redapter.batches import Batch, epoch_batches, not_negatives
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
-from reasonembed.redapter.gradcache import BatchTexts, batch_loss, cached_backward, tokenize_batch
+from reasonembed.redapter.gradcache import BatchTexts, cached_backward, tokenize_batch
 from reasonembed.redapter.loss import reasoning_intensity, ri_weights
+from reasonembed.redapter.objective import batch_loss
 
 CONFIG = TrainConfig(start_step=0, max_query_tokens=48, max_passage_tokens=32, temperature=0.05)
 PLENTY = 1 << 40  # bytes

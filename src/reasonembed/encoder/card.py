@@ -21,7 +21,7 @@ tags:
 
 Trained from {base} with {loss} (ReasonEmbed, arXiv:2510.08252): {steps} steps on {examples} examples of
 {domains}.
-Vectors have {dimension} dimensions and unit length; compare them by their inner product (cosine).
+Vectors have {dimension} dimensions and unit length; compare them by their inner product (cosine).{cuts}
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -50,16 +50,21 @@ class CardFacts(msgspec.Struct, frozen=True):
     steps: int
     dimension: int
     prompts: dict[str, str]
+    options: Sequence[str] = ()  # what was added to the loss, in words
+    cuts: Sequence[int] = ()  # the numbers of dimensions that vectors may be cut to
 
 
 def model_card(facts: CardFacts) -> str:
     """The text of README.md, with the YAML head that the hub reads."""
     prompts = {name: prompt for name, prompt in facts.prompts.items() if prompt}
     shown = "\n".join(f"\n- `{name}`: `{prompt!r}`" for name, prompt in prompts.items())
+    loss = "RI-InfoNCE" if facts.loss == "ri-infonce" else "InfoNCE"
+    sizes = ", ".join(str(size) for size in sorted(facts.cuts))
     return _CARD.format(
         base_line=f"base_model: {facts.base}\n" if "/" in facts.base else "",
         base=facts.base,
-        loss="RI-InfoNCE" if facts.loss == "ri-infonce" else "InfoNCE",
+        loss=", ".join([loss, *facts.options]),
+        cuts=f"\nThey may be cut to their first dimensions ({sizes}; `truncate_dim`); cosine then." if sizes else "",
         examples=facts.examples,
         domains=", ".join(facts.domains),
         steps=facts.steps,

@@ -87,6 +87,31 @@ def not_negatives(batch: Batch) -> Mask:
     return mask_BC
 
 
+def annotated_positives(batch: Batch) -> Mask:
+    """Which passages are positives of which query, shape (B, C): every text that is annotated as one, wherever it
+    was drawn, and as often. Its source and the source's copies are none (law 1).
+    """
+    keys = [_cached_key(text) for texts in batch.passages for text in texts]
+    positive_BC = np.zeros((len(batch.examples), len(keys)), dtype=np.bool_)
+    for number, (example, texts) in enumerate(zip(batch.examples, batch.passages, strict=True)):
+        positives = {_cached_key(text) for text in (texts[0], *example.positives)}
+        positive_BC[number] = [key in positives for key in keys]
+    return positive_BC
+
+
+def drawn_grades(batch: Batch) -> npt.NDArray[np.int64]:
+    """The grades of each query's own passages, shape (B, G); a text that was graded twice counts with the better.
+
+    Every example of the batch must be graded (`TrainingExample.is_graded`).
+    """
+    grades_BG = np.zeros((len(batch.examples), batch.group_size), dtype=np.int64)
+    for number, (example, texts) in enumerate(zip(batch.examples, batch.passages, strict=True)):
+        positives = dict(sorted(zip(example.positives, example.positive_grades, strict=True)))
+        negatives = dict(sorted(zip(example.negatives, example.negative_grades, strict=True)))
+        grades_BG[number] = [positives[texts[0]], *(negatives[text] for text in texts[1:])]
+    return grades_BG
+
+
 def _by_domain(examples: Sequence[TrainingExample]) -> dict[str, list[TrainingExample]]:
     domains: dict[str, dict[str, TrainingExample]] = {}
     for example in examples:

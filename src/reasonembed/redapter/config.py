@@ -30,6 +30,14 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     mask_positives: bool = (
         True  # our choice (law 1): annotated positives and the source are never negatives; paper: false
     )
+    mask_margin: float | None = None
+    """At least 0: others' passages that score above the positive by more are no negatives (our option; the
+    Qwen3 Embedding report: 0.1); None: off.
+    """
+    multi_positive: bool = False  # annotated positives in the batch count as positives (our option: SINCERE)
+    listwise_weight: float = 0.0  # at least 0; times ListNet on the grades of a query's own group (our option)
+    distill_weight: float = 0.0  # at least 0; times KL from the reasoning query's scores to the query's (our option)
+    matryoshka_dims: tuple[int, ...] = ()  # the loss is averaged over the first so many dimensions and all (our option)
     instruction: bool = True  # put `Instruct: {instruction}\nQuery: ` before queries and reasoning queries
     learning_rate: float = 1e-4  # above 0; the peak
     warmup_share: float = 0.1  # of all steps, 0 to 1; linear up, then linear down to 0
@@ -54,7 +62,10 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def __post_init__(self) -> None:
         for key in ("temperature", "kappa", "learning_rate"):
             _require(getattr(self, key) > 0, key, getattr(self, key), "above 0")
-        for key in ("epsilon", "weight_decay", "start_step", "kept_graph_mb", "checkpoint_every_steps"):
+        for key in (
+            "epsilon", "weight_decay", "start_step", "kept_graph_mb", "checkpoint_every_steps", "listwise_weight",
+            "distill_weight",
+        ):  # fmt: skip
             _require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         for key in ("epochs", "micro_batch_tokens", "keep_checkpoints"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
@@ -80,13 +91,27 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             self.train_layers,
             "at least 1",
         )
+        _require(self.mask_margin is None or self.mask_margin >= 0, "mask_margin", self.mask_margin, "0 or more")
+        _require(
+            all(size >= 1 for size in self.matryoshka_dims)
+            and len(set(self.matryoshka_dims)) == len(self.matryoshka_dims),
+            "matryoshka_dims",
+            self.matryoshka_dims,
+            "distinct numbers of dimensions, each at least 1",
+        )
+        for key in ("mask_margin", "multi_positive"):
+            if getattr(self, key) not in (None, False) and not self.mask_positives:
+                raise ValueError(
+                    f"{key} is {getattr(self, key)!r} and mask_positives is False: annotated positives would count as "
+                    f"negatives at the same time. Set mask_positives to true, or leave {key} out."
+                )
         if self.lora is not None and self.train_layers is not None:
             raise ValueError("lora and train_layers cannot go together; set one of them.")
 
     @property
-    def measures_intensity(self) -> bool:
-        """Whether the reasoning queries are encoded at all."""
-        return self.loss == "ri-infonce" or self.measure_intensity
+    def needs_reasoning(self) -> bool:
+        """Whether the reasoning queries are encoded at all; where they are, intensity is measured and logged."""
+        return self.loss == "ri-infonce" or self.measure_intensity or self.distill_weight > 0
 
 
 def _require(holds: bool, key: str, value: object, expected: str) -> None:

@@ -36,6 +36,12 @@ class TrainingExample(msgspec.Struct, frozen=True):
     1).
     """
 
+    @property
+    def is_graded(self) -> bool:
+        """Whether every positive and negative has its grade."""
+        graded = (len(self.positive_grades), len(self.negative_grades))
+        return graded == (len(self.positives), len(self.negatives))
+
 
 class _Released(msgspec.Struct):
     """A line of a released file; its field names stay in this reader. Unknown fields are ignored."""

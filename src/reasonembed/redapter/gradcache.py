@@ -24,10 +24,10 @@ from reasonembed.encoder.microbatch import Rows, padding_share, plan
 from reasonembed.encoder.model import Encoder
 from reasonembed.encoder.prompts import query_prompt
 from reasonembed.encoder.tokens import TokenIds
-from reasonembed.redapter.batches import Batch, not_negatives
+from reasonembed.redapter.batches import Batch
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.graph import GraphMemory
-from reasonembed.redapter.loss import WeightedLoss, info_nce, ri_info_nce
+from reasonembed.redapter.loss import WeightedLoss
 
 
 class BatchTexts(NamedTuple):
@@ -36,7 +36,7 @@ class BatchTexts(NamedTuple):
     ids: list[TokenIds]  # U of them
     query_B: Rows
     passage_C: Rows
-    reasoning_B: Rows | None  # None where reasoning intensity is not measured
+    reasoning_B: Rows | None  # None where nothing asks for reasoning queries
     truncated: int  # texts that were cut at the limit
 
     @property
@@ -46,7 +46,7 @@ class BatchTexts(NamedTuple):
 
     @property
     def measured_rows(self) -> Rows:
-        """Rows that only reasoning intensity needs."""
+        """Rows without a gradient: reasoning queries that are no query or passage."""
         return np.setdiff1d(np.arange(len(self.ids)), self.trained_rows)
 
 
@@ -74,7 +74,7 @@ def tokenize_batch(encoder: Encoder, batch: Batch, config: TrainConfig) -> Batch
     query_B = refer([prompt + example.query for prompt, example in pairs], query_limit)
     passage_C = refer([text for texts in batch.passages for text in texts], passage_limit)
     reasoning_B = None
-    if config.measures_intensity:
+    if config.needs_reasoning:
         reasoning_B = refer([prompt + example.reasoning_query for prompt, example in pairs], query_limit)
     ids: list[TokenIds] = [np.empty(0, dtype=np.int32)] * len(rows)
     truncated = 0
@@ -85,34 +85,6 @@ def tokenize_batch(encoder: Encoder, batch: Batch, config: TrainConfig) -> Batch
         for row, tokens in zip(places, tokenized.ids, strict=True):
             ids[row] = tokens
     return BatchTexts(ids, query_B, passage_C, reasoning_B, truncated)
-
-
-def batch_loss(vectors_UD: Tensor, texts: BatchTexts, batch: Batch, config: TrainConfig, *, step: int) -> WeightedLoss:
-    """The configured loss of a whole global batch from the vectors of its distinct texts.
-
-    step: optimiser steps done before this one; RI weights count from `start_step` on.
-    """
-    device = vectors_UD.device
-    passages_CD = vectors_UD[torch.from_numpy(texts.passage_C).to(device)]
-    positive_B = torch.arange(len(batch.examples), device=device) * batch.group_size
-    mask_BC = torch.from_numpy(not_negatives(batch)).to(device) if config.mask_positives else None
-    scores_BC = vectors_UD[torch.from_numpy(texts.query_B).to(device)] @ passages_CD.T
-    if texts.reasoning_B is None:
-        loss_B = info_nce(scores_BC, positive_B, temperature=config.temperature, mask_BC=mask_BC)
-        weight_B = torch.full_like(loss_B.detach(), 1 / len(loss_B))
-        return WeightedLoss(loss_B.mean(), loss_B.detach(), torch.full_like(weight_B, torch.nan), weight_B)
-    with torch.no_grad():
-        reasoning_scores_BC = vectors_UD[torch.from_numpy(texts.reasoning_B).to(device)] @ passages_CD.T
-    return ri_info_nce(
-        scores_BC,
-        reasoning_scores_BC,
-        positive_B,
-        temperature=config.temperature,
-        kappa=config.kappa,
-        epsilon=config.epsilon,
-        mask_BC=mask_BC,
-        weighted=config.loss == "ri-infonce" and step >= config.start_step,
-    )
 
 
 def cached_backward(

@@ -32,7 +32,7 @@ class StepRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     queries: int
     passages: int
     loss: float  # nats, as optimised
-    mean_loss: float  # nats, unweighted
+    mean_loss: float  # nats, not weighed by reasoning intensity
     learning_rate: float
     gradient_norm: float  # before clipping
     tokens: int  # real tokens of the step's distinct texts
@@ -40,6 +40,7 @@ class StepRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     truncated: int  # texts cut at the limit
     seconds: float
     graph_kept: bool = False  # instead of cached gradients
+    terms: dict[str, float] | None = None  # nats, unweighted, on all dimensions: what the loss adds up, if several
     intensity: IntensitySummary | None = None
     intensities: dict[str, float] | None = None  # example_id -> RI
 
@@ -89,6 +90,7 @@ def make_record(
         truncated=truncated,
         seconds=seconds,
         graph_kept=outcome.graph_kept,
+        terms={name: float(term_B.mean()) for name, term_B in losses.terms.items()} or None,
         intensity=summarise(losses.intensity_B, losses.weight_B, kappa) if measured else None,
         intensities=dict(zip(ids, losses.intensity_B.tolist(), strict=True)) if measured else None,
     )
@@ -129,7 +131,7 @@ def read_log(path: Path) -> list[StepRecord]:
     for _, line in read_lines(path):
         try:
             records.append(msgspec.json.decode(line, type=StepRecord))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             break
     return records
 

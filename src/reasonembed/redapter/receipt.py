@@ -42,7 +42,7 @@ class TrainManifest(msgspec.Struct, frozen=True):
 
 def make_receipt(examples: Sequence[TrainingExample], base: str | Path, config: TrainConfig) -> Receipt:
     """The receipt of a training to come. Raises InputError if `base` is no model."""
-    deciding = {key: value for key, value in msgspec.to_builtins(config).items() if key not in RUNNING_KEYS}
+    deciding = {key: value for key, value in _as_read(config).items() if key not in RUNNING_KEYS}
     name = Path(base).resolve().name if Path(base).is_dir() else str(base)
     return Receipt(deciding, base=name, base_hash=fingerprint(find_model(base)), data_hash=data_hash(examples))
 
@@ -75,15 +75,19 @@ def read_manifest(folder: Path) -> TrainManifest | None:
         raw = handle.read()
     try:
         return msgspec.json.decode(raw, type=TrainManifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DamageError(f"{path} cannot be read: {error}. Remove {folder} and train again.") from error
 
 
 def refuse_change(before: Receipt, now: Receipt, *, where: Path) -> None:
-    """Raise StageChanged, naming the key, unless both decide the same outcome."""
-    changed = [key for key in now.config if before.config.get(key) != now.config[key]]
+    """Raise StageChanged, naming the key, unless both decide the same outcome.
+
+    A key that an older version did not know counts there with its default, which is what it did.
+    """
+    then = _as_read(TrainConfig()) | before.config
+    changed = [key for key in now.config if then[key] != now.config[key]]
     if changed:
-        detail = f"{changed[0]} was {before.config.get(changed[0])!r} and is {now.config[changed[0]]!r} now"
+        detail = f"{changed[0]} was {then[changed[0]]!r} and is {now.config[changed[0]]!r} now"
     elif before.base_hash != now.base_hash:
         detail = f"the base model was {before.base} and is {now.base} now, or its weights changed"
     elif before.data_hash != now.data_hash:
@@ -94,3 +98,9 @@ def refuse_change(before: Receipt, now: Receipt, *, where: Path) -> None:
         f"{where} was trained otherwise: {detail}. Restore that, choose another output folder, or start anew "
         f"(resume=False), which discards what was trained there."
     )
+
+
+def _as_read(config: TrainConfig) -> dict[str, Any]:
+    """The keys of `config` as they come back from JSON, so that what was written equals what is at hand."""
+    values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config))
+    return values

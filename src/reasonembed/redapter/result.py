@@ -48,6 +48,8 @@ def save_result(
         steps=totals.steps,
         dimension=encoder.dimension,
         prompts=prompts,
+        options=_options(config),
+        cuts=[size for size in config.matryoshka_dims if size < encoder.dimension],
     )
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n"
     extra = {LOG_FILE: log_path.read_text(encoding="utf-8"), MANIFEST_FILE: text}
@@ -61,3 +63,18 @@ def model_prompts(examples: Sequence[TrainingExample], config: TrainConfig) -> d
     general = load_domain("general").instruction if config.instruction else ""
     by_domain = {name: query_prompt(instructions[name]) for name in sorted(instructions)}
     return {"query": query_prompt(general), "document": ""} | by_domain
+
+
+def _options(config: TrainConfig) -> list[str]:
+    """What the configuration adds to the loss, in words."""
+    margin, graded, distilled = config.mask_margin, config.listwise_weight, config.distill_weight
+    return [
+        words
+        for words, on in (
+            (f"passages more than {margin} above the positive masked", margin is not None),
+            ("every annotated positive in the batch as one", config.multi_positive),
+            (f"{graded} x ListNet on grades", graded > 0),
+            (f"{distilled} x distillation of the reasoning query", distilled > 0),
+        )
+        if on
+    ]

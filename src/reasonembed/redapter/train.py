@@ -26,8 +26,9 @@ from reasonembed.redapter.batches import Batch, epoch_batches
 from reasonembed.redapter.checkpoint import newest_checkpoint, restore, save_checkpoint
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample, from_examples, read_released
-from reasonembed.redapter.gradcache import batch_loss, cached_backward, tokenize_batch
+from reasonembed.redapter.gradcache import cached_backward, tokenize_batch
 from reasonembed.redapter.log import StepRecord, TrainLog, make_record, total
+from reasonembed.redapter.objective import batch_loss
 from reasonembed.redapter.optimizer import learning_rate_at, make_optimizer
 from reasonembed.redapter.receipt import (
     Receipt,
@@ -177,6 +178,11 @@ def _prepare(
     torch.manual_seed(config.seed)
     accelerator = Accelerator(mixed_precision="no")  # bf16 autocast is in the step, where both passes need it
     encoder = Encoder.load(base, device=str(accelerator.device))
+    if max(config.matryoshka_dims, default=0) > encoder.dimension:
+        raise InputError(
+            f"matryoshka_dims asks for {max(config.matryoshka_dims)} dimensions and {receipt.base} has "
+            f"{encoder.dimension}. Choose fewer; all {encoder.dimension} are trained anyway."
+        )
     wanted = max(encoder.max_tokens, config.max_query_tokens, config.max_passage_tokens)
     encoder.max_tokens = min(wanted, encoder.position_limit or wanted)
     if config.lora is not None:
@@ -202,11 +208,18 @@ def _batches(examples: Sequence[TrainingExample], config: TrainConfig, epoch: in
 def _check(examples: Sequence[TrainingExample], config: TrainConfig) -> None:
     if not examples:
         raise InputError("there are no training examples. Give a data file or a workspace that holds some.")
-    for example in examples if config.measures_intensity else ():
-        if not example.reasoning_query.strip():
+    for example in examples:
+        where = f"the example {shown(example.example_id)} of {example.domain}"
+        if config.needs_reasoning and not example.reasoning_query.strip():
+            without = "distill_weight = 0 and " if config.distill_weight else ""
             raise InputError(
-                f"the example {shown(example.example_id)} of {example.domain} has no reasoning query, which reasoning "
-                f'intensity is measured by. Add it, or train with loss = "infonce".'
+                f"{where} has no reasoning query, which reasoning intensity is measured by and distillation learns "
+                f'from. Add it, or train with {without}loss = "infonce".'
+            )
+        if config.listwise_weight and not example.is_graded:
+            raise InputError(
+                f"{where} has no grade for every passage, which listwise_weight needs. Add pos_scores and neg_scores, "
+                f"or set listwise_weight to 0."
             )
 
 
