@@ -109,6 +109,13 @@ def s(**settings: Any) -> dict[str, Any]:
     return start | {"train_layers": 2} | settings
 
 
+def c(learning_rate: float, temperature: float, group_size: int, global_queries: int, **more: Any) -> dict[str, Any]:
+    """Settings of a curve: all six layers, the embeddings frozen, texts to 256 tokens, unless `more` says otherwise."""
+    sizes = {"group_size": group_size, "global_queries": global_queries}
+    return {"learning_rate": learning_rate, "temperature": temperature, **sizes, "train_layers": 6, **more}
+
+
+LONG: dict[str, Any] = {"max_query_tokens": 256, "max_passage_tokens": 256}
 TRIALS: list[Trial] = [
     Trial("q27-g8-lr1e-4", s()),
     Trial("q9-g2-lr1e-4", s(group_size=2, global_queries=9)),
@@ -119,13 +126,10 @@ TRIALS: list[Trial] = [
     Trial("soft-lr5e-5-t0.1", s(group_size=2, global_queries=9, learning_rate=5e-5, temperature=0.1)),
     Trial("soft-lr5e-5-t0.02", s(group_size=2, global_queries=9, learning_rate=5e-5, temperature=0.02)),
     Trial("soft-lr5e-5-g4", s(group_size=4, global_queries=9, learning_rate=5e-5)),
+    Trial("all-lr5e-5-t.05-e2", c(5e-5, 0.05, 8, 27, epochs=2, **LONG), stage="all layers", splits=(0, 1)),
+    Trial("all-lr4e-5-t.05-e3", c(4e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
+    Trial("all-lr8e-5-t.1-e2", c(8e-5, 0.1, 8, 27, epochs=2, **LONG), stage="all layers", splits=(0, 1)),
 ]
-
-
-def c(learning_rate: float, temperature: float, group_size: int, global_queries: int, **more: Any) -> dict[str, Any]:
-    """Settings of a curve: all six layers, the embeddings frozen, texts to 256 tokens, unless `more` says otherwise."""
-    sizes = {"group_size": group_size, "global_queries": global_queries}
-    return {"learning_rate": learning_rate, "temperature": temperature, **sizes, "train_layers": 6, **more}
 
 
 SHORT: dict[str, Any] = {"max_query_tokens": 128, "max_passage_tokens": 128}
@@ -143,6 +147,7 @@ CURVES: list[Trial] = [
     Trial("c-3e-5-t.05-g4-q27-l4", c(3e-5, 0.05, 4, 27, epochs=3, train_layers=4)),
     Trial("c-5e-5-t.1-g2-q9-128", c(5e-5, 0.1, 2, 9, epochs=2, **SHORT)),
     Trial("c-2e-5-t.05-g8-q9-128", c(2e-5, 0.05, 8, 9, epochs=2, **SHORT)),
+    Trial("c-3e-5-t.1-g8-q9-128", c(3e-5, 0.1, 8, 9, epochs=1, **SHORT)),
     Trial("c-2e-5-t.05-g8-q27-128", c(2e-5, 0.05, 8, 27, epochs=3, **SHORT)),
     Trial("c-5e-5-t.2-g8-q27-128", c(5e-5, 0.2, 8, 27, epochs=3, **SHORT)),
     Trial("c-5e-5-t.1-g8-q27-128", c(5e-5, 0.1, 8, 27, epochs=3, **SHORT), splits=(1,)),
