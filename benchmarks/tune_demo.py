@@ -126,9 +126,10 @@ TRIALS: list[Trial] = [
     Trial("soft-lr5e-5-t0.1", s(group_size=2, global_queries=9, learning_rate=5e-5, temperature=0.1)),
     Trial("soft-lr5e-5-t0.02", s(group_size=2, global_queries=9, learning_rate=5e-5, temperature=0.02)),
     Trial("soft-lr5e-5-g4", s(group_size=4, global_queries=9, learning_rate=5e-5)),
-    Trial("all-lr5e-5-t.05-e2", c(5e-5, 0.05, 8, 27, epochs=2, **LONG), stage="all layers", splits=(0, 1)),
+    Trial("all-lr5e-5-t.05-e2", c(5e-5, 0.05, 8, 27, epochs=2, **LONG), stage="all layers"),
     Trial("all-lr4e-5-t.05-e3", c(4e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
-    Trial("all-lr8e-5-t.1-e2", c(8e-5, 0.1, 8, 27, epochs=2, **LONG), stage="all layers", splits=(0, 1)),
+    Trial("all-lr8e-5-t.1-e2", c(8e-5, 0.1, 8, 27, epochs=2, **LONG), stage="all layers"),
+    Trial("all-lr3e-5-t.05-e3", c(3e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
 ]
 
 
