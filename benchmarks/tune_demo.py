@@ -129,7 +129,8 @@ TRIALS: list[Trial] = [
     Trial("all-lr5e-5-t.05-e2", c(5e-5, 0.05, 8, 27, epochs=2, **LONG), stage="all layers"),
     Trial("all-lr4e-5-t.05-e3", c(4e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
     Trial("all-lr8e-5-t.1-e2", c(8e-5, 0.1, 8, 27, epochs=2, **LONG), stage="all layers"),
-    Trial("all-lr3e-5-t.05-e3", c(3e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
+    Trial("all-lr3e-5-t.05-e3", c(3e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers"),
+    Trial("all-lr6e-5-t.1-e3", c(6e-5, 0.1, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
 ]
 
 
