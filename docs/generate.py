@@ -26,6 +26,7 @@ COMMANDS = (
     ("analyze", "agreement"),
     ("search",),
     ("show",),
+    ("journal",),
     ("domains",),
     ("domains", "list"),
     ("domains", "show"),
