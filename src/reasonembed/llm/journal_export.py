@@ -11,7 +11,7 @@ import msgspec
 from reasonembed.files import write_jsonl
 from reasonembed.llm.chat import Failure, Usage
 from reasonembed.llm.journal_report import opened_version, utc
-from reasonembed.llm.journal_schema import look_over, select_replies
+from reasonembed.llm.journal_schema import ends_within_a_page, look_over, select_replies
 from reasonembed.llm.reading import reading
 from reasonembed.llm.reply_rows import Row, RowFormat
 
@@ -71,7 +71,7 @@ def check_journal(path: Path) -> JournalCheck:
     count = 0
     with reading(path) as connection:
         version = opened_version(connection, path)
-        structure = _structure(connection)
+        structure = _structure(connection, path)
         try:
             for row, reply in _replies(connection, version):
                 count += 1
@@ -101,12 +101,13 @@ def export_journal(path: Path, out: Path) -> Exported:
     return Exported(replies=write_jsonl(out, rows()), damaged=damaged)
 
 
-def _structure(connection: sqlite3.Connection) -> tuple[str, ...]:
+def _structure(connection: sqlite3.Connection, path: Path) -> tuple[str, ...]:
+    cut = ("the last page is cut off",) if ends_within_a_page(connection, path) else ()
     try:
         lines = connection.execute(f"PRAGMA integrity_check({_FINDINGS})").fetchall()
     except sqlite3.DatabaseError as error:
-        return (str(error),)
-    return tuple(" ".join(str(line).split()) for (line,) in lines if line != "ok")
+        return (*cut, str(error))
+    return (*cut, *(" ".join(str(line).split()) for (line,) in lines if line != "ok"))
 
 
 def _replies(connection: sqlite3.Connection, version: int) -> Iterator[tuple[Row, ExportedReply]]:

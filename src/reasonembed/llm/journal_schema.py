@@ -1,10 +1,10 @@
 """The journal's tables: their version, the upgrade of older files, and what is checked when a file is opened.
 
 On every opening: that the file is a journal of a version we know, that it is as long as its header says (SQLite
-does that), and that table `replies` has its columns. Files up to 256 MiB are then walked whole by SQLite's
-`quick_check`, which reads every page. In larger ones, where that takes seconds or more, 64 replies spread evenly
-over the file must be found both by number and by key. What a reply says is verified by its checksum whenever it is
-read; all of it at once by `reasonembed journal WORKSPACE --check`.
+does that) and ends with a whole page, and that table `replies` has its columns. Files up to 256 MiB are then walked
+whole by SQLite's `quick_check`, which reads every page. In larger ones, where that takes seconds or more, 64 replies
+spread evenly over the file must be found both by number and by key. What a reply says is verified by its checksum
+whenever it is read; all of it at once by `reasonembed journal WORKSPACE --check`.
 """
 
 from __future__ import annotations
@@ -60,10 +60,8 @@ def schema_version(connection: sqlite3.Connection, path: Path) -> int:
 
     Raises InputError if it is no journal, or a newer one, DamageError if it says no version.
     """
-    run = connection.execute
-    application = run("PRAGMA application_id").fetchone()[0]
-    version = int(run("PRAGMA user_version").fetchone()[0])
-    if application == 0 and run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+    application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
+    if application == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
         return 0
     if application != _APPLICATION_ID:
         raise InputError(f"{path} is an SQLite database but no journal of replies. Choose another path.")
@@ -88,13 +86,24 @@ def look_over(connection: sqlite3.Connection, path: Path, version: int) -> None:
     missing = [name for name in _COLUMNS.get(version, Row._fields) if name not in found]
     if missing:
         raise _damage(path, f"table replies lacks {', '.join(missing)}")
-    pages, page_bytes = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
-    if pages * page_bytes <= _WALKED_BYTES:
+    if ends_within_a_page(connection, path):
+        raise _damage(path, "its last page is cut off")
+    if _pragma(connection, "page_count") * _pragma(connection, "page_size") <= _WALKED_BYTES:
         finding = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if finding != "ok":
             raise _damage(path, " ".join(finding.split()))
     else:
         _find_some(connection, path)
+
+
+def ends_within_a_page(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the last page is cut off, which SQLite fills up with zeros; beside a log it may be yet to be written."""
+    log = path.with_name(f"{path.name}-wal")
+    return path.stat().st_size % _pragma(connection, "page_size") != 0 and not (log.exists() and log.stat().st_size)
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
 def _find_some(connection: sqlite3.Connection, path: Path) -> None:
@@ -114,4 +123,11 @@ def _damage(path: Path, finding: str) -> DamageError:
     return DamageError(f"the journal {path} is damaged ({finding}). {CURE}")
 
 
-__all__ = ["SCHEMA_VERSION", "look_over", "make_or_upgrade", "schema_version", "select_replies"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "ends_within_a_page",
+    "look_over",
+    "make_or_upgrade",
+    "schema_version",
+    "select_replies",
+]
