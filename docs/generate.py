@@ -28,6 +28,7 @@ COMMANDS = (
     ("analyze", "scaling"),
     ("search",),
     ("show",),
+    ("journal",),
     ("domains",),
     ("domains", "list"),
     ("domains", "show"),

@@ -18,12 +18,16 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reasonembed.cli.journal import report_lines
 from reasonembed.errors import ConfigError, EndpointError
 from reasonembed.llm.chat import Message, Reply, Request, Sampling, custom_id, split_custom_id
 from reasonembed.llm.client import HttpBackend, connect
 from reasonembed.llm.door import ChatDoor, open_door
 from reasonembed.llm.endpoint import ClientConfig, Endpoint, parse_endpoint
 from reasonembed.llm.journal import Journal
+from reasonembed.llm.journal_export import check_journal, export_journal
+from reasonembed.llm.journal_report import report_journal
+from reasonembed.llm.prices import load_prices
 from reasonembed.llm.wire import wire_body, wire_id
 
 Ask = Callable[..., list[Request]]
@@ -366,6 +370,10 @@ def test_the_key_is_sent_and_shows_up_nowhere_else(
             with pytest.raises(EndpointError) as caught:
                 replies(door, ask_for(count)[-1:])
             shown += [str(caught.value), repr(caught.value), repr(caught.value.__cause__)]
+    report = report_journal(tmp_path / "j", load_prices())
+    shown += [repr(report), *report_lines(report), repr(check_journal(tmp_path / "j"))]
+    assert export_journal(tmp_path / "j", tmp_path / "export.jsonl").replies == 3
+    assert (tmp_path / "export.jsonl").read_text().count("you sent [key]") == 3
     assert any("[key]" in text for text in shown)
     shown.append(caplog.text)
     assert "try 1" in caplog.text

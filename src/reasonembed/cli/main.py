@@ -15,6 +15,7 @@ from reasonembed.cli import (
     doctor,
     domains,
     evaluate,
+    journal,
     reproduce,
     rewrite,
     score,
@@ -40,6 +41,7 @@ app.command("reproduce")(reproduce.reproduce)
 app.command("rewrite")(rewrite.rewrite)
 app.command("search")(search.search)
 app.command("show")(show.show)
+app.command("journal")(journal.journal)
 app.add_typer(domains.app, name="domains")
 app.add_typer(analyze.app, name="analyze")
 app.command("doctor")(doctor.doctor)

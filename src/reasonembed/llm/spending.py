@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ import msgspec
 
 from reasonembed.llm.chat import Reply
 from reasonembed.llm.keys import id_bytes
-from reasonembed.llm.sqlite_errors import named_errors
+from reasonembed.llm.reading import reading
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS spending (
@@ -24,10 +23,11 @@ CREATE TABLE IF NOT EXISTS spending (
     PRIMARY KEY (model, stage)
 )
 """
-_STAGE = "CAST(substr(custom_id, 1, max(instr(custom_id, x'3A') - 1, 0)) AS TEXT)"
+STAGE_SQL = "CAST(substr(custom_id, 1, ifnull(nullif(instr(custom_id, x'3A'), 0) - 1, length(custom_id))) AS TEXT)"
+"""The stage of a reply: what stands before the first colon of its custom id, as `book` has it."""
+
 _FROM_REPLIES = f"""
-INSERT INTO spending SELECT '', {_STAGE}, count(*), total(prompt_tokens), total(completion_tokens)
-FROM replies GROUP BY {_STAGE}
+SELECT '', {STAGE_SQL}, count(*), sum(prompt_tokens), sum(completion_tokens) FROM replies GROUP BY 2 ORDER BY 2
 """
 _BOOK = """
 INSERT INTO spending VALUES (?, ?, ?, ?, ?) ON CONFLICT (model, stage) DO UPDATE SET
@@ -50,10 +50,13 @@ class Spending(msgspec.Struct, frozen=True):
 
 def open_ledger(connection: sqlite3.Connection) -> None:
     """Make the ledger if the journal has none, from the replies that it holds. Call it inside a transaction."""
-    if connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'spending'").fetchone()[0]:
-        return
-    connection.execute(_SCHEMA)
-    connection.execute(_FROM_REPLIES)
+    if not _has(connection, "spending"):
+        connection.execute(_SCHEMA)
+        connection.execute(f"INSERT INTO spending {_FROM_REPLIES}")
+
+
+def _has(connection: sqlite3.Connection, table: str) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
 
 
 def book(connection: sqlite3.Connection, model: str, replies: Iterable[Reply]) -> None:
@@ -70,19 +73,17 @@ def book(connection: sqlite3.Connection, model: str, replies: Iterable[Reply]) -
 
 
 def read_ledger(connection: sqlite3.Connection) -> tuple[Spending, ...]:
-    """The ledger by model and stage."""
-    return tuple(Spending(*row) for row in connection.execute(_READ))
+    """The ledger by model and stage; of a journal without one, what its replies say."""
+    query = _READ if _has(connection, "spending") else _FROM_REPLIES if _has(connection, "replies") else None
+    return tuple(Spending(*row) for row in connection.execute(query)) if query else ()
 
 
 def spending_of(path: Path) -> tuple[Spending, ...]:
     """The ledger of a journal that may not be there, without changing it or anything beside it."""
     if not path.is_file():
         return ()
-    quiet = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
-    with named_errors(path):
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{quiet}", uri=True)) as connection:
-            has_ledger = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'spending'").fetchone()[0]
-            return read_ledger(connection) if has_ledger else ()
+    with reading(path) as connection:
+        return read_ledger(connection)
 
 
-__all__ = ["Spending", "book", "open_ledger", "read_ledger", "spending_of"]
+__all__ = ["STAGE_SQL", "Spending", "book", "open_ledger", "read_ledger", "spending_of"]

@@ -11,6 +11,7 @@ from reasonembed.errors import DamageError, InputError, ReasonEmbedError, Storag
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+CURE = "Restore it from a copy, or move it away; `reasonembed journal FILE --check` lists what is damaged."
 
 
 @contextlib.contextmanager
@@ -33,11 +34,11 @@ def _named(path: Path, error: sqlite3.Error) -> ReasonEmbedError:
     if code == sqlite3.SQLITE_NOTADB:
         return InputError(f"{path} is no journal of replies ({error}). Choose another path, or move that file away.")
     if code in _DAMAGED:
-        return DamageError(f"the journal {path} is damaged ({error}). Restore it from a copy, or move it away.")
+        return DamageError(f"the journal {path} is damaged ({error}). {CURE}")
     return StorageError(
         f"the journal {path} cannot be used: {error}. What was committed is whole; free some space or mend "
         f"the permissions, then run the same command again."
     )
 
 
-__all__ = ["named_errors"]
+__all__ = ["CURE", "named_errors"]
