@@ -28,6 +28,7 @@ COMMANDS = (
     ("analyze", "scaling"),
     ("search",),
     ("show",),
+    ("stats",),
     ("domains",),
     ("domains", "list"),
     ("domains", "show"),

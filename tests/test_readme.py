@@ -57,7 +57,7 @@ def test_the_section_on_your_own_corpus_can_be_followed_word_for_word(endpoint: 
     block = re.search(r"```\n(.*?)```", section("Synthesise data from your own corpus"), re.DOTALL)
     assert block is not None
     commands = [line for line in block.group(1).splitlines() if line]
-    assert len(commands) == 5
+    assert len(commands) == 6
     printed = []
     for command in commands:
         words = command.replace("http://localhost:8000/v1", endpoint).split('"')

@@ -20,6 +20,7 @@ from reasonembed.cli import (
     score,
     search,
     show,
+    stats,
     synthesize,
     train,
 )
@@ -40,6 +41,7 @@ app.command("reproduce")(reproduce.reproduce)
 app.command("rewrite")(rewrite.rewrite)
 app.command("search")(search.search)
 app.command("show")(show.show)
+app.command("stats")(stats.stats)
 app.add_typer(domains.app, name="domains")
 app.add_typer(analyze.app, name="analyze")
 app.command("doctor")(doctor.doctor)
