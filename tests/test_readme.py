@@ -65,9 +65,10 @@ def test_the_section_on_your_own_corpus_can_be_followed_word_for_word(endpoint: 
         assert arguments[0] == "reasonembed"
         code = ["-c", "from reasonembed.cli.main import main; main()"]
         printed.append(run([sys.executable, *code, *arguments[1:]], folder))
-    plan, made, shown, trained, found = printed
+    plan, made, shown, counted, trained, found = printed
     assert "calls at most" in plan and "held out" in made
     assert "(never a candidate)" in shown
+    assert "Positives and negatives of a query" in counted
     assert "held-out queries" in trained and re.search(r"^nDCG@10 +mean", trained, re.MULTILINE)
     assert len(found.splitlines()) == 10
 

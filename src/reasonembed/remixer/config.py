@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -20,6 +21,7 @@ _LENGTHS: dict[str, float] = {  # paper
     "400 to 500 words": 2,
     "at least 500 words": 1,
 }
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _EDUCATION: dict[str, float] = {"high school": 1, "college": 2, "PhD": 2}  # paper
 
 
@@ -177,6 +179,7 @@ class SynthesisConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     seed: int = 0
     limit: int = 0  # only so many sources; 0: all that were sampled
     holdout: float = 0.0  # share of the sources set aside as a test set; 0: none
+    license: str = "unknown"  # of the released data, for its card: an identifier of the hub, e.g. cc-by-4.0
     corpus: Reading = Reading()
     select: SelectConfig = SelectConfig()
     generate: GenerateConfig = GenerateConfig()
@@ -190,3 +193,7 @@ class SynthesisConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             raise ValueError(f"limit is {self.limit}; it must be at least 1, or 0 for no limit.")
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout is {self.holdout}; it is a share: at least 0 and below 1, e.g. 0.1.")
+        if not _LICENSE.fullmatch(self.license):
+            raise ValueError(
+                f'license is "{self.license}"; give an identifier of the hub in lower case, e.g. cc-by-4.0, or unknown.'
+            )
