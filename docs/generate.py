@@ -29,6 +29,7 @@ COMMANDS = (
     ("search",),
     ("show",),
     ("stats",),
+    ("push",),
     ("domains",),
     ("domains", "list"),
     ("domains", "show"),

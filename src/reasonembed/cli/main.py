@@ -15,6 +15,7 @@ from reasonembed.cli import (
     doctor,
     domains,
     evaluate,
+    push,
     reproduce,
     rewrite,
     score,
@@ -42,6 +43,7 @@ app.command("rewrite")(rewrite.rewrite)
 app.command("search")(search.search)
 app.command("show")(show.show)
 app.command("stats")(stats.stats)
+app.command("push")(push.push)
 app.add_typer(domains.app, name="domains")
 app.add_typer(analyze.app, name="analyze")
 app.command("doctor")(doctor.doctor)
