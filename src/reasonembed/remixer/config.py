@@ -154,13 +154,31 @@ class MineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class AnnotateConfig(Decoding, frozen=True, kw_only=True):
-    """How relevance is judged: the release's decoding."""
+    """How relevance is judged: the release's decoding, which asks once."""
 
     temperature: float = 0.7
     top_p: float = 0.95
     top_k: int = 40
     max_tokens: int = 2048
     thinking: bool | Literal["default"] = False
+    samples: int = 1  # release; how often each pair is judged
+    aggregate: Literal["majority", "mean"] = "majority"  # of several samples; see `grades.aggregate`
+
+    def __post_init__(self) -> None:
+        Decoding.__post_init__(self)
+        if self.samples < 1:
+            raise ValueError(f"samples is {self.samples}; it must be at least 1.")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"samples is {self.samples} at temperature 0, where all are the same answer, paid for again. "
+                f"Set samples to 1, or the temperature above 0."
+            )
+
+    @property
+    def deciding(self) -> dict[str, object]:
+        """What decides the labels, for the manifest: with one sample nothing of how several would be joined."""
+        table: dict[str, object] = msgspec.to_builtins(self)
+        return table if self.samples > 1 else {k: v for k, v in table.items() if k not in ("samples", "aggregate")}
 
 
 class AssembleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -186,7 +186,7 @@ def _mine(job: Job) -> StageRun:
 
 
 def _annotate(job: Job) -> StageRun:
-    def produce(_: Counter[str]) -> Iterator[Label | Dropped]:
+    def produce(counts: Counter[str]) -> Iterator[Label | Dropped]:
         return annotate.annotate_candidates(
             job.mined,
             {row.query_id: row.query for row in job.queries()},
@@ -196,6 +196,7 @@ def _annotate(job: Job) -> StageRun:
             seed=job.config.seed,
             door=job.annotator,
             total=job.total(mine.STAGE, "candidates"),
+            counts=counts,
         )
 
     prompt = prompt_hash(annotate.STAGE)
@@ -206,7 +207,7 @@ def _annotate(job: Job) -> StageRun:
         produce,
         inputs={"corpus": job.corpus.sha256, "prompt": prompt, **rows},
         config={
-            "annotate": job.config.annotate,
+            "annotate": job.config.annotate.deciding,
             "domain": job.domain_keys("query_kind", "document_kind", "relevance"),
         },
         door=job.annotator,
