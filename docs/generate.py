@@ -29,6 +29,8 @@ COMMANDS = (
     ("search",),
     ("show",),
     ("journal",),
+    ("stats",),
+    ("push",),
     ("domains",),
     ("domains", "list"),
     ("domains", "show"),

@@ -57,7 +57,7 @@ def test_the_section_on_your_own_corpus_can_be_followed_word_for_word(endpoint: 
     block = re.search(r"```\n(.*?)```", section("Synthesise data from your own corpus"), re.DOTALL)
     assert block is not None
     commands = [line for line in block.group(1).splitlines() if line]
-    assert len(commands) == 5
+    assert len(commands) == 6
     printed = []
     for command in commands:
         words = command.replace("http://localhost:8000/v1", endpoint).split('"')
@@ -65,9 +65,10 @@ def test_the_section_on_your_own_corpus_can_be_followed_word_for_word(endpoint: 
         assert arguments[0] == "reasonembed"
         code = ["-c", "from reasonembed.cli.main import main; main()"]
         printed.append(run([sys.executable, *code, *arguments[1:]], folder))
-    plan, made, shown, trained, found = printed
+    plan, made, shown, counted, trained, found = printed
     assert "calls at most" in plan and "held out" in made
     assert "(never a candidate)" in shown
+    assert "Positives and negatives of a query" in counted
     assert "held-out queries" in trained and re.search(r"^nDCG@10 +mean", trained, re.MULTILINE)
     assert len(found.splitlines()) == 10
 

@@ -36,13 +36,16 @@ class Candidate(msgspec.Struct, frozen=True):
     score: float
 
 
-class Label(msgspec.Struct, frozen=True):
-    """How well one document answers one query, as judged by the annotator."""
+class Label(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How well one document answers one query, as judged by the annotator, once or several times."""
 
     query_id: str
     doc_id: str
     grade: int  # 1 (irrelevant) to 5 (directly and fully responsive)
     reason: str
+    grades: tuple[int, ...] = ()  # of all samples that have one, in their order; empty where there was one sample
+    spread: float = 0.0  # their standard deviation (of the whole, not estimated)
+    failed: tuple[str, ...] = ()  # why the other samples have none
 
 
 class Graded(msgspec.Struct, frozen=True):

@@ -43,7 +43,21 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", ["synthesize", "train", "evaluate", "score", "reproduce", "search", "show", "journal", "doctor", "demo"]
+    "command",
+    [
+        "synthesize",
+        "train",
+        "evaluate",
+        "score",
+        "reproduce",
+        "search",
+        "show",
+        "journal",
+        "stats",
+        "push",
+        "doctor",
+        "demo",
+    ],
 )
 def test_every_command_explains_itself_with_an_example(command: str, tmp_path: Path) -> None:
     done = reasonembed(command, "--help", cwd=tmp_path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fractions
+import itertools
 import random
 import re
 
 import pytest
 
-from reasonembed.remixer.grades import REASON_CHARS, Grade, Unparsable, clip, parse_grade
+from reasonembed.remixer.grades import REASON_CHARS, Grade, Unparsable, aggregate, clip, enough, parse_grade, spread
 
 
 @pytest.mark.parametrize(
@@ -117,3 +119,38 @@ def test_a_long_reason_keeps_its_end_from_a_words_beginning():
     assert len(clipped) <= REASON_CHARS
     assert re.fullmatch(r"…word\d+( word\d+)* word499", clipped)
     assert clip("x" * 5000) == "…" + "x" * (REASON_CHARS - 1)
+
+
+@pytest.mark.parametrize(
+    ("grades", "majority", "mean"),
+    [
+        ([4], 4, 4),
+        ([1, 5, 5], 5, 4),  # mean 3.67
+        ([2, 4, 4, 2], 2, 3),  # a tie goes to the lower; mean 3
+        ([1, 2, 3, 4, 5], 1, 3),
+        ([2, 3], 2, 2),  # mean 2.5: a half goes down
+        ([3, 4, 4, 3, 4], 4, 4),  # mean 3.6
+        ([5, 5, 4, 4], 4, 4),  # mean 4.5
+    ],
+)
+def test_several_grades_are_joined_as_worked_by_hand(grades: list[int], majority: int, mean: int):
+    for order in (grades, grades[::-1], sorted(grades)):
+        assert aggregate(order, "majority") == majority
+        assert aggregate(order, "mean") == mean
+
+
+def test_a_mean_is_the_nearest_integer_for_every_three_grades():
+    for grades in itertools.product(range(1, 6), repeat=3):
+        joined, exact = aggregate(grades, "mean"), fractions.Fraction(sum(grades), 3)
+        assert abs(joined - exact) <= fractions.Fraction(1, 2)
+
+
+def test_the_spread_is_the_standard_deviation_of_numpy():
+    np = pytest.importorskip("numpy")
+    for grades in itertools.product((1, 3, 5), repeat=4):
+        assert spread(grades) == pytest.approx(np.std(grades), abs=5e-5)
+
+
+def test_more_than_half_of_the_samples_must_have_a_grade():
+    assert [enough(graded, 4) for graded in range(5)] == [False, False, False, True, True]
+    assert [enough(graded, 3) for graded in range(4)] == [False, False, True, True]

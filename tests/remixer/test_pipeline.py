@@ -284,7 +284,7 @@ def test_hostile_ids_are_data_and_never_file_names(corpus_of, door_to, tmp_path)
     assert labelled == set(HOSTILE)
     files = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*")}
     expected = {".lock", "biology", *(f"biology/{stage}" for stage in STAGES if stage != "holdout")}
-    names = {"rows.jsonl.zst", "dropped.jsonl", "manifest.json", "biology-formatted.jsonl"}
+    names = {"rows.jsonl.zst", "dropped.jsonl", "manifest.json", "biology-formatted.jsonl", "README.md"}
     assert {name for name in files if name.rsplit("/", 1)[-1] not in names} == expected
 
 

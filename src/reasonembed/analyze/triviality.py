@@ -14,6 +14,7 @@ from typing import Any, get_args
 import msgspec
 import numpy as np
 
+from reasonembed.analyze.distributions import distribution
 from reasonembed.analyze.overlap import Kind, content_counts, weighted_jaccard
 from reasonembed.analyze.rouge import rouge_l
 from reasonembed.records import Example
@@ -24,7 +25,6 @@ from reasonembed.texts import words
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TOP, FAR = 10, 100  # ranks up to the one are near, beyond the other far
-QUANTILES = {"5%": 0.05, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95}
 NEAREST_PAIRS = 20
 
 Values = dict[Kind, tuple[float, ...]]
@@ -167,7 +167,7 @@ def _summary(domains: Sequence[DomainOverlap]) -> dict[str, Any]:
     row: dict[str, Any] = {"examples": measured, "of": sum(one.total for one in domains)}
     for figure in ("rouge_l", "jaccard"):
         pools = {kind: [value for one in domains for value in one.pool(figure, kind)] for kind in KINDS}
-        row[figure] = {kind: _distribution(values) for kind, values in pools.items() if values}
+        row[figure] = {kind: {"pairs": len(values), **distribution(values)} for kind, values in pools.items() if values}
     ranks = np.array([rank for one in domains for rank in one.ranks()])
     row["source_rank"] = None if not len(ranks) else {
         "queries": len(ranks),
@@ -178,11 +178,6 @@ def _summary(domains: Sequence[DomainOverlap]) -> dict[str, Any]:
         f"share_over_{FAR}": float((ranks > FAR).mean()),
     }  # fmt: skip
     return row
-
-
-def _distribution(values: Sequence[float]) -> dict[str, float]:
-    cuts = np.quantile(np.asarray(values), list(QUANTILES.values())).tolist()
-    return {"pairs": len(values), "mean": float(np.mean(values)), **dict(zip(QUANTILES, cuts, strict=True))}
 
 
 __all__ = [

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from reasonembed.analyze.distributions import QUANTILES
 from reasonembed.analyze.overlap import Kind
-from reasonembed.analyze.triviality import FAR, KINDS, QUANTILES, TOP, Triviality, rank_bins
+from reasonembed.analyze.triviality import FAR, KINDS, TOP, Triviality, rank_bins
 from reasonembed.evaluate.blocks import Block, Fold, Paragraph, Section, Table, cells, picture, quantile_texts
 from reasonembed.evaluate.data_sections import PAIR_NAMES, PAIR_SHADES
 from reasonembed.evaluate.tables import columns

@@ -16,11 +16,13 @@ from reasonembed.cli import (
     domains,
     evaluate,
     journal,
+    push,
     reproduce,
     rewrite,
     score,
     search,
     show,
+    stats,
     synthesize,
     train,
 )
@@ -42,6 +44,8 @@ app.command("rewrite")(rewrite.rewrite)
 app.command("search")(search.search)
 app.command("show")(show.show)
 app.command("journal")(journal.journal)
+app.command("stats")(stats.stats)
+app.command("push")(push.push)
 app.add_typer(domains.app, name="domains")
 app.add_typer(analyze.app, name="analyze")
 app.command("doctor")(doctor.doctor)

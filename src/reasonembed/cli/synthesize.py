@@ -44,6 +44,9 @@ def synthesize(
         typer.Option(help="A collection whose judged documents must not be sources; may repeat."),
     ] = None,
     holdout: Annotated[float | None, typer.Option(help="Share of the sources set aside to judge by, e.g. 0.1.")] = None,
+    license: Annotated[
+        str | None, typer.Option(help="Of the released data, for its card: an identifier of the hub, e.g. cc-by-4.0.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many sources: a trial before paying for more.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides sampling.")] = None,
     domain_check: Annotated[
@@ -85,6 +88,7 @@ def synthesize(
     flags: dict[str, object] = {
         "holdout": holdout,
         "limit": limit,
+        "license": license,
         "seed": seed,
         "corpus.chunk_chars": chunk_chars,
         "corpus.merge_duplicates": merge_duplicates,

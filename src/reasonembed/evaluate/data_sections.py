@@ -25,6 +25,7 @@ StageRow = TypedDict(
 
 _GRADE_SHADES = ("#9aa5b1", "#9aa5b1", "#8fc1e3", "#3f93cc", "#0072B2")
 PAIR_SHADES = {"source": "#E69F00", "positives": "#0072B2", "negatives": "#9aa5b1"}
+STAGE_HEAD = ("Stage", "Rows in", "Rows out", "Dropped, by reason", "Calls", "Time")
 PAIR_NAMES = {"source": "its source", "positives": "its positives", "negatives": "its negatives"}
 
 
@@ -108,20 +109,22 @@ def synthesis_section(stages: Sequence[StageRow]) -> Section | None:
     """What came into each stage, came out and was dropped, and why, over all domains; None without data."""
     if not stages:
         return None
-    rows = []
-    for name in dict.fromkeys(stage["stage"] for stage in stages):
-        of_stage = [stage for stage in stages if stage["stage"] == name]
-        reasons: collections.Counter[str] = collections.Counter()
-        for stage in of_stage:
-            reasons.update(dict(stage["dropped"]))
-        came, went, calls = (sum(stage[key] for stage in of_stage) for key in ("in", "out", "calls"))
-        seconds = sum(stage["seconds"] for stage in of_stage)
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common()) or "none"
-        rows.append(cells(name, f"{came:,}", f"{went:,}", dropped, f"{calls:,}", duration(seconds)))
+    names = dict.fromkeys(stage["stage"] for stage in stages)
+    rows = tuple(cells(*stage_texts([stage for stage in stages if stage["stage"] == name])) for name in names)
     domains = len({stage["domain"] for stage in stages})
     caption = f"Stages of synthesis over {domains} {'domain' if domains == 1 else 'domains'}"
-    head = ("Stage", "Rows in", "Rows out", "Dropped, by reason", "Calls", "Time")
-    return Section("synthesis", "Synthesis", (Table(caption, head, tuple(rows), prose=(3,)), _CALLS))
+    return Section("synthesis", "Synthesis", (Table(caption, STAGE_HEAD, rows, prose=(3,)), _CALLS))
+
+
+def stage_texts(rows: Sequence[StageRow]) -> tuple[str, ...]:
+    """One stage over some domains as texts under `STAGE_HEAD`; reasons by their frequency."""
+    reasons: collections.Counter[str] = collections.Counter()
+    for row in rows:
+        reasons.update(dict(row["dropped"]))
+    came, went, calls = (sum(row[key] for row in rows) for key in ("in", "out", "calls"))
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common()) or "none"
+    seconds = sum(row["seconds"] for row in rows)
+    return rows[0]["stage"], f"{came:,}", f"{went:,}", dropped, f"{calls:,}", duration(seconds)
 
 
 _CALLS = Paragraph(

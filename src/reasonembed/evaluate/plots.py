@@ -286,8 +286,11 @@ def count_histograms(counts: Mapping[str, Sequence[int]], shades: Sequence[str])
     return draw
 
 
-def boxes(pools: Mapping[str, Sequence[float]], title: str, *, shades: Sequence[str]) -> Draw:
-    """A lying box for each pool: quartiles, median, and whiskers from the 5th to the 95th percentile."""
+def boxes(pools: Mapping[str, Sequence[float]], title: str, *, shades: Sequence[str], decimals: int = 3) -> Draw:
+    """A lying box for each pool: quartiles, median, and whiskers from the 5th to the 95th percentile.
+
+    decimals: of the median that is written above each box.
+    """
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.add_subplot()
@@ -304,7 +307,7 @@ def boxes(pools: Mapping[str, Sequence[float]], title: str, *, shades: Sequence[
             box.set(facecolor=shade, alpha=0.75)
         for row, values in enumerate(pools.values(), 1):
             middle = float(np.median(values))
-            axes.text(middle, row - 0.32, f"{middle:.3f}", ha="center", va="bottom", fontsize=8.5)
+            axes.text(middle, row - 0.32, f"{middle:,.{decimals}f}", ha="center", va="bottom", fontsize=8.5)
         axes.set_yticks(range(1, len(pools) + 1), list(map(label, pools)))
         axes.set_ylim(len(pools) + 0.55, 0.35)
         axes.set_xlim(left=0)

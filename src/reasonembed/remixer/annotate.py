@@ -6,14 +6,15 @@ are taken apart, so that an order inside a document cannot pass for the annotato
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from reasonembed.corpora import Corpus
 from reasonembed.domains import Domain
 from reasonembed.llm.chat import Door, Reply, Request, custom_id
 from reasonembed.records import Document, Dropped, Label
 from reasonembed.remixer.config import AnnotateConfig
-from reasonembed.remixer.grades import Unparsable, parse_grade
+from reasonembed.remixer.grades import Grade, Unparsable, aggregate, enough, parse_grade, spread
 from reasonembed.remixer.prompt import fenced, fill, load_prompt
 from reasonembed.remixer.rows import MinedQuery
 from reasonembed.texts import row_seed
@@ -31,12 +32,15 @@ def annotate_candidates(
     seed: int,
     door: Door,
     total: int | None = None,
+    counts: Counter[str] | None = None,
 ) -> Iterator[Label | Dropped]:
     """A label per query and candidate, in the order of `mined`, or the reason why there is none.
 
     mined: called twice, as `Door.replies` wants it; streamed, so that memory stays flat.
-    queries: query_id -> text.
+    queries: query_id -> text.  total: pairs.
+    counts: raised by the samples without a grade, by reason, where each pair is judged several times.
     """
+    samples = config.samples
 
     def pairs() -> Iterator[tuple[str, str]]:
         for row in mined():
@@ -45,11 +49,17 @@ def annotate_candidates(
 
     def requests() -> Iterator[Request]:
         for query_id, doc_id in pairs():
-            yield _request(query_id, queries[query_id], corpus[doc_id], domain, config, seed)
+            for sample in range(samples):
+                yield _request(query_id, queries[query_id], corpus[doc_id], domain, config, seed, sample)
 
-    replies = door.replies(requests, label=f"{domain.name} {STAGE}", total=total)
-    for (query_id, doc_id), (_, reply) in zip(pairs(), replies, strict=True):
-        yield _label(query_id, doc_id, reply)
+    asked = door.replies(requests, label=f"{domain.name} {STAGE}", total=None if total is None else total * samples)
+    replies = (reply for _, reply in asked)
+    of_pairs = zip(*[replies] * samples, strict=True)  # `samples` replies at a time
+    for (query_id, doc_id), of_pair in zip(pairs(), of_pairs, strict=True):
+        if samples == 1:
+            yield _label(query_id, doc_id, of_pair[0])
+        else:
+            yield _joined(query_id, doc_id, of_pair, config, counts if counts is not None else Counter())
 
 
 def dropped_id(query_id: str, doc_id: str) -> str:
@@ -58,7 +68,7 @@ def dropped_id(query_id: str, doc_id: str) -> str:
 
 
 def _request(
-    query_id: str, query: str, document: Document, domain: Domain, config: AnnotateConfig, seed: int
+    query_id: str, query: str, document: Document, domain: Domain, config: AnnotateConfig, seed: int, sample: int
 ) -> Request:
     fields = {
         "query_kind": domain.query_kind,
@@ -68,17 +78,49 @@ def _request(
         "document": fenced(document.content),
     }
     return Request(
-        custom_id=custom_id(STAGE, domain.name, query_id, document.doc_id),
+        custom_id=custom_id(STAGE, domain.name, query_id, document.doc_id, sample_index=sample),
         messages=fill(load_prompt(STAGE), fields),
         sampling=config.sampling,
-        seed=row_seed(seed, STAGE, query_id, document.doc_id),
+        seed=row_seed(seed, STAGE, query_id, document.doc_id, *([str(sample)] if sample else [])),
+        sample_index=sample,
     )
 
 
-def _label(query_id: str, doc_id: str, reply: Reply) -> Label | Dropped:
+def _grade(reply: Reply) -> Grade | Unparsable:
     if reply.failure:
-        return Dropped(dropped_id(query_id, doc_id), f"reply_{reply.failure.kind}", reply.failure.detail)
-    parsed = parse_grade(reply.text)
+        return Unparsable(f"reply_{reply.failure.kind}", reply.failure.detail)
+    return parse_grade(reply.text)
+
+
+def _label(query_id: str, doc_id: str, reply: Reply) -> Label | Dropped:
+    parsed = _grade(reply)
     if isinstance(parsed, Unparsable):
         return Dropped(dropped_id(query_id, doc_id), parsed.reason, parsed.detail)
     return Label(query_id=query_id, doc_id=doc_id, grade=parsed.grade, reason=parsed.reason)
+
+
+def _joined(
+    query_id: str, doc_id: str, replies: Sequence[Reply], config: AnnotateConfig, counts: Counter[str]
+) -> Label | Dropped:
+    """The label on which several samples agree as `config.aggregate` says; samples without a grade are left out.
+
+    Its reason is that of the first sample whose grade lies nearest to the joined one. Too few grades drop the pair.
+    """
+    parsed = [_grade(reply) for reply in replies]
+    good = [one for one in parsed if isinstance(one, Grade)]
+    bad = [one for one in parsed if isinstance(one, Unparsable)]
+    counts.update(f"sample_{one.reason}" for one in bad)
+    if not enough(len(good), len(parsed)):
+        why = "; ".join(f"{one.reason}: {one.detail}" if one.detail else one.reason for one in bad)
+        return Dropped(dropped_id(query_id, doc_id), "too_few_grades", f"{len(good)} of {len(parsed)} samples; {why}")
+    grades = tuple(one.grade for one in good)
+    joined = aggregate(grades, config.aggregate)
+    return Label(
+        query_id=query_id,
+        doc_id=doc_id,
+        grade=joined,
+        reason=min(good, key=lambda one: abs(one.grade - joined)).reason,
+        grades=grades,
+        spread=spread(grades),
+        failed=tuple(one.reason for one in bad),
+    )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -20,6 +21,7 @@ _LENGTHS: dict[str, float] = {  # paper
     "400 to 500 words": 2,
     "at least 500 words": 1,
 }
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _EDUCATION: dict[str, float] = {"high school": 1, "college": 2, "PhD": 2}  # paper
 
 
@@ -152,13 +154,31 @@ class MineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class AnnotateConfig(Decoding, frozen=True, kw_only=True):
-    """How relevance is judged: the release's decoding."""
+    """How relevance is judged: the release's decoding, which asks once."""
 
     temperature: float = 0.7
     top_p: float = 0.95
     top_k: int = 40
     max_tokens: int = 2048
     thinking: bool | Literal["default"] = False
+    samples: int = 1  # release; how often each pair is judged
+    aggregate: Literal["majority", "mean"] = "majority"  # of several samples; see `grades.aggregate`
+
+    def __post_init__(self) -> None:
+        Decoding.__post_init__(self)
+        if self.samples < 1:
+            raise ValueError(f"samples is {self.samples}; it must be at least 1.")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"samples is {self.samples} at temperature 0, where all are the same answer, paid for again. "
+                f"Set samples to 1, or the temperature above 0."
+            )
+
+    @property
+    def deciding(self) -> dict[str, object]:
+        """What decides the labels, for the manifest: with one sample nothing of how several would be joined."""
+        table: dict[str, object] = msgspec.to_builtins(self)
+        return table if self.samples > 1 else {k: v for k, v in table.items() if k not in ("samples", "aggregate")}
 
 
 class AssembleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -177,6 +197,7 @@ class SynthesisConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     seed: int = 0
     limit: int = 0  # only so many sources; 0: all that were sampled
     holdout: float = 0.0  # share of the sources set aside as a test set; 0: none
+    license: str = "unknown"  # of the released data, for its card: an identifier of the hub, e.g. cc-by-4.0
     corpus: Reading = Reading()
     select: SelectConfig = SelectConfig()
     generate: GenerateConfig = GenerateConfig()
@@ -190,3 +211,7 @@ class SynthesisConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             raise ValueError(f"limit is {self.limit}; it must be at least 1, or 0 for no limit.")
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout is {self.holdout}; it is a share: at least 0 and below 1, e.g. 0.1.")
+        if not _LICENSE.fullmatch(self.license):
+            raise ValueError(
+                f'license is "{self.license}"; give an identifier of the hub in lower case, e.g. cc-by-4.0, or unknown.'
+            )

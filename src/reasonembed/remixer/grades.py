@@ -1,8 +1,12 @@
-"""From an annotator's reply to a grade, or to the reason why there is none (law 3). Pure functions."""
+"""From an annotator's replies to a grade, or to the reason why there is none (law 3). Pure functions."""
 
 from __future__ import annotations
 
+import collections
 import re
+import statistics
+from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -53,6 +57,29 @@ def parse_grade(reply: str) -> Grade | Unparsable:
     if len(said) > 1:
         return Unparsable("grades_differ", f"the reply says {' and '.join(map(str, sorted(said)))}")
     return Grade(grade=said.pop(), reason=reason_in(text[: tags[0].start()]))
+
+
+def aggregate(grades: Sequence[int], how: Literal["majority", "mean"]) -> int:
+    """One grade for the grades of several samples, of which there must be at least one.
+
+    majority: the most frequent; of equally frequent ones the lowest.  mean: the nearest integer; a half goes down.
+    Both lean towards the lower grade where it is a tie (our choice: a false positive teaches more wrong than a missed
+    one).
+    """
+    if how == "mean":
+        return -((len(grades) - 2 * sum(grades)) // (2 * len(grades)))  # ceil(mean - 1/2), in integers
+    counts = collections.Counter(grades)
+    return min(counts, key=lambda grade: (-counts[grade], grade))
+
+
+def spread(grades: Sequence[int]) -> float:
+    """The standard deviation of the grades (divided by their number), four decimals."""
+    return round(statistics.pstdev(grades), 4)
+
+
+def enough(graded: int, samples: int) -> bool:
+    """Whether so many samples with a grade stand for all: more than half must have one (our choice)."""
+    return 2 * graded > samples
 
 
 def reason_in(analysis: str) -> str:

@@ -99,7 +99,7 @@ def _expected(job: Job, name: str, before: list[StagePlan]) -> StagePlan:
         return StagePlan(stage=name, state="to do", rows=rows[reason.STAGE], calls=0)
     if name == annotate.STAGE:
         pairs = _candidates(job, rows[mine.STAGE], done=before[-1].state == "done")
-        return StagePlan(stage=name, state="to do", rows=pairs, calls=pairs)
+        return StagePlan(stage=name, state="to do", rows=pairs, calls=pairs * job.config.annotate.samples)
     return StagePlan(stage=name, state="to do", rows=rows[mine.STAGE], calls=0)
 
 

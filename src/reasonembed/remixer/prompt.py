@@ -10,7 +10,15 @@ from reasonembed.files import sha256_json
 from reasonembed.llm.chat import Message
 
 _FIELD = re.compile(r"\{\{(\w+)\}\}")
-_MARK = re.compile(r"<(?=\s*/?\s*(?:document|query|score)\b)", re.IGNORECASE)
+_GAP = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*"  # what a reader does not see between < and a name
+_MARK = re.compile(
+    rf"""<(?=
+        {_GAP}/?{_GAP}(?:document|query|score)\b            # our own marks
+      | [|\uff5c][^<>\n]{{1,40}}[|\uff5c]>                  # <|im_start|> and its like, of chat templates
+      | /?(?:s|bos|eos|start_of_turn|end_of_turn|<?SYS>?)>   # those of Gemma, Llama 2, Mistral
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 @cache
@@ -40,6 +48,7 @@ def fill(template: str, fields: dict[str, str]) -> tuple[Message, ...]:
 def fenced(text: str) -> str:
     """`text` for use between <document> or <query> marks: nothing in it can close them or pass for a score.
 
-    The opening `<` of such marks and of score tags becomes `‹`; everything else is left as it stands.
+    The opening `<` of such marks, of score tags, and of the control tokens by which chat templates part a conversation
+    (servers read those in a message's text too) becomes `‹`; everything else is left as it stands.
     """
     return _MARK.sub("‹", text)

@@ -18,6 +18,7 @@ from reasonembed.llm.chat import Door, Spent
 from reasonembed.manifest import Calls, StageRun, read_rows
 from reasonembed.records import Dropped, Example, Label
 from reasonembed.remixer import annotate, assemble, generate, holdout, mine, reason, release, select
+from reasonembed.remixer.card import CARD_FILE, write_card
 from reasonembed.remixer.config import SynthesisConfig
 from reasonembed.remixer.job import Job
 from reasonembed.remixer.prompt import prompt_hash
@@ -38,6 +39,7 @@ def _stage(
     inputs: Mapping[str, str],
     config: Mapping[str, Any],
     door: Door | None = None,
+    settings: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> StageRun:
     deciding = dict(config)
@@ -50,7 +52,7 @@ def _stage(
         inputs=inputs,
         config=deciding,
         produce=produce,
-        settings=job.settings,
+        settings={**job.settings, **(settings or {})},
         calls=_meter(door),
         **more,
     )
@@ -173,11 +175,18 @@ def _mine(job: Job) -> StageRun:
     if config.pool:
         table["pool"] = ["model" if name in config.models else name for name in config.pool]
     domain = job.domain_keys("language", *(["instruction"] if config.models and config.instruction else []))
-    return _stage(job, mine.STAGE, produce, inputs=inputs, config={"mine": table, "domain": domain})
+    return _stage(
+        job,
+        mine.STAGE,
+        produce,
+        inputs=inputs,
+        config={"mine": table, "domain": domain},
+        settings={"retrievers": list(config.retrievers)},  # the names for the card; the weights' hashes decide
+    )
 
 
 def _annotate(job: Job) -> StageRun:
-    def produce(_: Counter[str]) -> Iterator[Label | Dropped]:
+    def produce(counts: Counter[str]) -> Iterator[Label | Dropped]:
         return annotate.annotate_candidates(
             job.mined,
             {row.query_id: row.query for row in job.queries()},
@@ -187,6 +196,7 @@ def _annotate(job: Job) -> StageRun:
             seed=job.config.seed,
             door=job.annotator,
             total=job.total(mine.STAGE, "candidates"),
+            counts=counts,
         )
 
     prompt = prompt_hash(annotate.STAGE)
@@ -197,7 +207,7 @@ def _annotate(job: Job) -> StageRun:
         produce,
         inputs={"corpus": job.corpus.sha256, "prompt": prompt, **rows},
         config={
-            "annotate": job.config.annotate,
+            "annotate": job.config.annotate.deciding,
             "domain": job.domain_keys("query_kind", "document_kind", "relevance"),
         },
         door=job.annotator,
@@ -241,13 +251,19 @@ def _release(job: Job) -> StageRun:
     def produce(_: Counter[str]) -> Iterator[release.ReleasedExample]:
         return release.release(job.examples(), job.corpus, job.domain)
 
+    def finish() -> list[str]:
+        write_card(job.folder(release.STAGE), job.workspace, [job.domain.name], license=job.config.license)
+        return [CARD_FILE]
+
+    config: dict[str, Any] = {"domain": job.domain_keys("instruction", "group_size", "global_queries")}
     return _stage(
         job,
         release.STAGE,
         produce,
         inputs={"corpus": job.corpus.sha256, **job.rows_of(assemble.STAGE)},
-        config={"domain": job.domain_keys("instruction", "group_size", "global_queries")},
+        config=config if job.config.license == "unknown" else config | {"license": job.config.license},
         rows_name=release.release_name(job.domain.name),
+        finish=finish,
     )
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reasonembed.analyze.overlap import pooled, query_overlaps
+from reasonembed.analyze.statistics import Statistics, domain_statistics
 from reasonembed.beir import read_beir
 from reasonembed.config import load_toml, override
 from reasonembed.encoder.backbones import minilm_folder
 from reasonembed.evaluate.report import ReportData, machine_facts, stage_row
-from reasonembed.manifest import Manifest, read_rows
+from reasonembed.manifest import Manifest
 from reasonembed.pocket import POCKET_DOMAINS, pocket_folder
-from reasonembed.records import Label
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample, from_examples
-from reasonembed.remixer import annotate, select
+from reasonembed.remixer import select
 from reasonembed.remixer.config import SelectConfig, SynthesisConfig
 from reasonembed.remixer.pipeline import SynthesisReport
 from reasonembed.remixer.source_positive import source_positive_examples
@@ -223,7 +221,7 @@ def demo_report(
     first = [training for training in trainings if training.seed == 0]
     logs = {t.system: read_log(workspace.path / "models" / t.folder_name / "train_log.jsonl") for t in first}
     manifests = [result.manifest for report in reports for result in report.stages]
-    grades, positives, negatives, overlaps = _data_figures(workspace)
+    data = Statistics(tuple(domain_statistics(workspace, name, sample=None) for name in POCKET_DOMAINS))
     seeds = max(training.seed for training in trainings) + 1
     return ReportData(
         title="ReasonEmbed on the pocket collection",
@@ -235,10 +233,10 @@ def demo_report(
         train_logs=logs,
         train_configs={t.system: msgspec.to_builtins(t.config) for t in first},
         kappa=first[0].config.kappa,
-        grades=grades,
-        positives_per_query=positives,
-        negatives_per_query=negatives,
-        overlaps=overlaps,
+        grades=data.grades,
+        positives_per_query=data.positives,
+        negatives_per_query=data.negatives,
+        overlaps=data.overlaps,
         stages=[stage_row(manifest) for manifest in manifests],
     )
 
@@ -264,23 +262,3 @@ def _notes(manifests: Sequence[Manifest], seeds: int) -> list[str]:
     if seeds > 1:
         notes.append(f"Trained systems: {seeds} seeds, each query's score averaged over them first.")
     return notes
-
-
-def _data_figures(workspace: Workspace) -> tuple[dict[int, int], list[int], list[int], Any]:
-    grades: Counter[int] = Counter()
-    positives, negatives, overlaps = [], [], []
-    for name in POCKET_DOMAINS:
-        _, corpus, examples = read_workspace(workspace, name)
-        grades.update(label.grade for label in read_rows(workspace.stage_folder(name, annotate.STAGE), Label))
-        for example in examples:
-            positives.append(len(example.positives))
-            negatives.append(len(example.negatives))
-            overlaps.append(
-                query_overlaps(
-                    example.query,
-                    corpus[example.source_id].content,
-                    [corpus[one.doc_id].content for one in example.positives],
-                    [corpus[one.doc_id].content for one in example.negatives],
-                )
-            )
-    return dict(grades), positives, negatives, pooled(overlaps)
