@@ -25,12 +25,13 @@ KINDS = (
     "http://HOST:PORT/v1",
     "https://HOST/v1",
     "openai:MODEL",
+    "local:MODEL",
     "recorded:pocket",
     "recorded:FOLDER",
     "scripted",
 )
 
-_KIND_WORDS = ("http", "https", "openai", "recorded", "scripted")
+_KIND_WORDS = ("http", "https", "openai", "local", "recorded", "scripted")
 _CHUNK = 256  # replies read from the journal at once
 _LOCAL_CONCURRENCY = 8  # recordings and scripts answer at once
 
@@ -154,6 +155,10 @@ def _backend(spec: str, *, client: ClientConfig | None, model: str | None, revis
         return connect(parse_endpoints(spec, model=model), config=config, revision=revision), config.concurrency
     if model or revision:
         raise ConfigError(f"a model cannot be chosen for {spec!r}: it is what it is. Leave the model out.")
+    if kind == "local" and rest:
+        from reasonembed.llm.local import IN_FLIGHT, LocalBackend
+
+        return LocalBackend(rest), IN_FLIGHT
     if kind == "recorded" and rest:
         from reasonembed.llm.recorded import RecordedBackend
 
