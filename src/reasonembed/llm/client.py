@@ -59,7 +59,7 @@ class HttpBackend:
         self.model = f"{endpoint.model}@{revision}" if revision else endpoint.model
         self._key_env = config.api_key_env or endpoint.default_key_env
         key = read_key(self._key_env) if self._key_env else ""
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._headers = endpoint.headers(key)
         self._secret = key.encode() if len(key) >= _MIN_SECRET_CHARS else b""
         self._urls = {one.url: _url(one.chat_url) for one in self.endpoints}
         self._names = {one.url: ServedNames(endpoint.model) for one in self.endpoints}
@@ -154,7 +154,7 @@ class HttpBackend:
         self, connections: aiohttp.ClientSession, target: Target, body: bytes, custom_id: str, name: str
     ) -> Reply | Again | Hopeless:
         url = target.endpoint.url
-        check = self._names[url].check if self.config.check_model else None
+        check = self._names[url].check if self.config.check_model and not target.endpoint.renames_model else None
         try:
             async with connections.post(
                 self._urls[url], data=body, headers={"X-Request-Id": name}, allow_redirects=False

@@ -25,13 +25,14 @@ KINDS = (
     "http://HOST:PORT/v1",
     "https://HOST/v1",
     "openai:MODEL",
+    "azure:DEPLOYMENT",
     "local:MODEL",
     "recorded:pocket",
     "recorded:FOLDER",
     "scripted",
 )
 
-_KIND_WORDS = ("http", "https", "openai", "local", "recorded", "scripted")
+_KIND_WORDS = ("http", "https", "openai", "azure", "local", "recorded", "scripted")
 _CHUNK = 256  # replies read from the journal at once
 _LOCAL_CONCURRENCY = 8  # recordings and scripts answer at once
 
@@ -148,7 +149,7 @@ def open_door(
 
 def _backend(spec: str, *, client: ClientConfig | None, model: str | None, revision: str) -> tuple[Backend, int]:
     kind, _, rest = spec.partition(":")
-    if kind in ("http", "https", "openai"):
+    if kind in ("http", "https", "openai", "azure"):
         from reasonembed.llm.client import connect  # aiohttp takes a third of a second to import
 
         config = client or ClientConfig()
