@@ -114,7 +114,10 @@ class BatchState:
         """The open batches of a model, the oldest first."""
         with named_errors(self.path):
             rows = self._connection.execute(_OPEN, (model,)).fetchall()
-        return [OpenBatch(*row[:5], expected=Usage(*row[5:])) for row in rows]
+        return [
+            OpenBatch(number, place, file_id, batch_id, requests, Usage(prompt, completion))
+            for number, place, file_id, batch_id, requests, prompt, completion in rows
+        ]
 
     def waiting(self, keys: Sequence[bytes]) -> dict[bytes, tuple[int, bytes]]:
         """Those of `keys` that are in an open batch: its number, and the custom id."""
