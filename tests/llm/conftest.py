@@ -68,6 +68,7 @@ def running(server: Server) -> Iterator[Server]:
     async def start() -> web.AppRunner:
         app = web.Application(client_max_size=2**25)
         app.add_routes([web.post("/v1/chat/completions", server.chat), web.get("/v1/models", server.list_models)])
+        app.add_routes([web.post("/openai/deployments/{name}/chat/completions", server.chat)])
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -332,7 +332,9 @@ def test_an_id_too_long_for_a_header_becomes_a_hash() -> None:
 CANARY = "sk-canary-7f3a9b"
 
 
+@pytest.mark.parametrize("kind", ["http", "azure"])
 def test_the_key_is_sent_and_shows_up_nowhere_else(
+    kind: str,
     serve: Any,
     answer: Answer,
     ask_for: Ask,
@@ -346,7 +348,10 @@ def test_the_key_is_sent_and_shows_up_nowhere_else(
     caplog.set_level(logging.DEBUG)
 
     async def handle(request: web.Request, body: Any, number: int) -> web.Response:
-        assert request.headers["Authorization"] == f"Bearer {CANARY}"
+        if kind == "azure":
+            assert request.headers["api-key"] == CANARY and "Authorization" not in request.headers
+        else:
+            assert request.headers["Authorization"] == f"Bearer {CANARY}"
         echo = f"you sent {CANARY}"
         headers = {"X-Echo": echo}
         match body["seed"]:
@@ -363,7 +368,10 @@ def test_the_key_is_sent_and_shows_up_nowhere_else(
     config = msgspec.structs.replace(quick, api_key_env="CANARY_KEY", attempts=2)
     server = serve(handle)
     shown: list[str] = [repr(config)]
-    with open_door(server.url, model="m", journal_path=tmp_path / "j", client=config) as door:
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.url.removesuffix("/v1"))
+    monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
+    spec = "azure:m" if kind == "azure" else f"{server.url}#m"
+    with open_door(spec, journal_path=tmp_path / "j", client=config) as door:
         shown += [repr(door), repr(door.backend), str(vars(door))]
         shown += [repr(reply) for reply in replies(door, ask_for(3))]
         for count in (4, 5):
@@ -380,6 +388,36 @@ def test_the_key_is_sent_and_shows_up_nowhere_else(
     assert not [text for text in shown if CANARY in text]
     for path in tmp_path.iterdir():
         assert CANARY.encode() not in path.read_bytes()
+
+
+def test_azure_is_asked_as_its_official_client_asks(
+    serve: Any,
+    answer: Answer,
+    ask_for: Ask,
+    journal: Journal,
+    quick: ClientConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The official client against the same server: path, query and header are equal; any model's name will do."""
+    from openai import AzureOpenAI
+
+    seen: list[tuple[str, str, str | None]] = []
+
+    async def handle(request: web.Request, body: Any, number: int) -> web.Response:
+        seen.append((request.path_qs, request.headers["api-key"], request.headers.get("Authorization")))
+        return answer("yes")  # by a model "m": the deployment has another name
+
+    server = serve(handle)
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.url.removesuffix("/v1") + "/")
+    monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "a-key-for-this-test")
+    with open_door("azure:my deployment", journal=journal, client=quick) as door:
+        assert texts(door, ask_for(2)) == ["yes", "yes"]
+        assert door.model == door.payee == "my deployment"
+    turn: Any = [{"role": "user", "content": "question 0"}]
+    AzureOpenAI(max_retries=0).chat.completions.create(model="my deployment", messages=turn)
+    assert len(seen) == 3 and set(seen[:2]) == set(seen[2:])
+    assert server.bodies[0]["max_completion_tokens"] == 2048 and "max_tokens" not in server.bodies[0]
 
 
 def test_a_dummy_key_is_not_blotted_out_of_the_answers(

@@ -30,6 +30,31 @@ def test_openai_has_a_known_address_and_key_variable() -> None:
 
 
 @pytest.mark.parametrize(
+    ("spec", "resource", "version", "said"),
+    [
+        ("azure:", "https://x.openai.azure.com", "2024-10-21", "Write azure:DEPLOYMENT"),
+        ("azure:d", "", "2024-10-21", "AZURE_OPENAI_ENDPOINT is not set"),
+        ("azure:d", "https://x.openai.azure.com", "", "OPENAI_API_VERSION holds no version"),
+        ("azure:d", "https://x.openai.azure.com", "1&key=a", "OPENAI_API_VERSION holds no version"),
+        ("azure:d", "x.openai.azure.com", "2024-10-21", "is no URL"),
+    ],
+)
+def test_what_azure_lacks_is_named(
+    spec: str, resource: str, version: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", resource)
+    monkeypatch.setenv("OPENAI_API_VERSION", version)
+    with pytest.raises(ConfigError, match=said):
+        parse_endpoint(spec)
+
+
+def test_a_deployment_is_data_and_cannot_leave_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://x.openai.azure.com")
+    monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
+    assert parse_endpoint("azure:../a?b").url == "https://x.openai.azure.com/openai/deployments/..%2Fa%3Fb"
+
+
+@pytest.mark.parametrize(
     "spec", ["http://", "http:///v1", "http://h:port/v1", "ftp://h/v1", "http://a b/v1", "openai:"]
 )
 def test_what_is_no_endpoint_is_refused_with_an_example(spec: str) -> None:

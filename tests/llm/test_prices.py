@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reasonembed.errors import ConfigError
-from reasonembed.llm.prices import Price, load_prices
+from reasonembed.llm.prices import Price, Prices, load_prices
 
 
 def test_a_price_is_per_million_tokens_read_and_written() -> None:
@@ -29,6 +29,12 @@ def test_a_dated_snapshot_costs_what_its_model_does_unless_it_is_listed_itself()
 
 def test_provider_batch_files_cost_their_share() -> None:
     assert load_prices().of("batch:gpt-4.1") == Price(input=1.0, output=4.0)
+
+
+def test_a_model_in_this_process_costs_nothing_unless_a_price_says_otherwise() -> None:
+    own = Price(input=0.01, output=0.02)
+    assert load_prices().of("local:Qwen/Qwen3-8B") == Price(input=0, output=0)
+    assert Prices(models={"local:Qwen/Qwen3-8B": own}).of("local:Qwen/Qwen3-8B") == own
 
 
 @pytest.mark.parametrize("model", ["Qwen/Qwen3-8B", "batch:nobody", "", "openai/gpt-4.1"])

@@ -14,7 +14,13 @@ def rewrite(
         typer.Option("--benchmark", "-B", help="As for evaluate; may repeat."),
     ],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="http://HOST:PORT/v1[#MODEL], openai:MODEL, recorded:FOLDER, scripted.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="http://HOST:PORT/v1[#MODEL], openai:MODEL, azure:DEPLOYMENT, batch:ENDPOINT, local:MODEL, "
+            "recorded:FOLDER, scripted.",
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The file, e.g. rewrites.jsonl; its stem names the wording.")

@@ -18,7 +18,8 @@ def synthesize(
         typer.Option(
             "--model",
             "-m",
-            help="http://HOST:PORT/v1[#MODEL], openai:MODEL, recorded:pocket, recorded:FOLDER, scripted.",
+            help="http://HOST:PORT/v1[#MODEL], openai:MODEL, azure:DEPLOYMENT, batch:ENDPOINT, local:MODEL, "
+            "recorded:pocket, recorded:FOLDER, scripted.",
         ),
     ],
     domain: Annotated[str, typer.Option("--domain", "-d", help="A shipped domain or your TOML file.")] = "general",

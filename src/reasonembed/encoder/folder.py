@@ -42,7 +42,7 @@ class ModelFolder(msgspec.Struct, frozen=True):
 def find_model(path_or_name: str | Path) -> Path:
     """The folder of a model: the path itself, or where the hub's client keeps the model of that name.
 
-    Only JSON, tokenizer and safetensors files are fetched. Raises InputError if there is neither.
+    Only JSON, tokenizer, chat template and safetensors files are fetched. Raises InputError if there is neither.
     """
     path = Path(path_or_name)
     if path.is_dir():
@@ -58,7 +58,7 @@ def find_model(path_or_name: str | Path) -> Path:
         return Path(
             snapshot_download(
                 str(path_or_name),
-                allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"],
+                allow_patterns=["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"],
                 ignore_patterns=["onnx/*", "openvino/*"],
             )
         )

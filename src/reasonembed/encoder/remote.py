@@ -53,7 +53,7 @@ class EndpointConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class EndpointEncoder:
-    """The model at `spec` (`http(s)://HOST/v1#MODEL` or `openai:MODEL`); see `search.systems.Encoder`.
+    """The model at `spec` (`http(s)://HOST/v1#MODEL`, `openai:M`, `azure:D`); see `search.systems.Encoder`.
 
     The key is read from the environment variable that `client` names and goes nowhere but into the header. The
     server's own limit of tokens holds, so `max_tokens` is 0 and texts cannot be cut at a number of tokens here.
@@ -123,7 +123,7 @@ class EndpointEncoder:
         timeout = aiohttp.ClientTimeout(
             total=config.total_timeout_s, sock_connect=config.connect_timeout_s, sock_read=config.read_timeout_s
         )
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        headers = {"Content-Type": "application/json", **self.endpoint.headers(self._key)}
         slots = asyncio.Semaphore(config.concurrency)
         async with aiohttp.ClientSession(
             timeout=timeout, headers=headers, cookie_jar=aiohttp.DummyCookieJar()
@@ -183,7 +183,7 @@ class EndpointEncoder:
     async def _try(self, connections: aiohttp.ClientSession, body: bytes) -> bytes | Reply | Again | Hopeless:
         try:
             async with connections.post(
-                f"{self.endpoint.url}/embeddings", data=body, allow_redirects=False
+                self.endpoint.address("embeddings"), data=body, allow_redirects=False
             ) as response:
                 content = await response.content.read(MAX_RESPONSE_BYTES)
                 while len(content) < MAX_RESPONSE_BYTES and (more := await response.content.read(1 << 20)):

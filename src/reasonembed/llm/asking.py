@@ -11,7 +11,7 @@ from itertools import islice
 import msgspec
 
 from reasonembed.errors import EndpointError, shown
-from reasonembed.llm.backend import Ask, Backend, TransportFailure, payee
+from reasonembed.llm.backend import Ask, Backend, TransportFailure
 from reasonembed.llm.budget import Purse
 from reasonembed.llm.chat import Reply, Request, Spent
 from reasonembed.llm.journal import Journal
@@ -35,6 +35,8 @@ class Asking:
         key: Callable[[Request], bytes],
         advance: Advance,
         purse: Purse,
+        *,
+        payee: str,
     ) -> None:
         self.spent = Spent()  # what was committed so far
         self._backend = backend
@@ -43,7 +45,7 @@ class Asking:
         self._key = key
         self._advance = advance
         self._purse = purse
-        self._payee = payee(backend)
+        self._payee = payee
         self._out_of_budget = False
         self._missing: deque[tuple[bytes, Request]] = deque()
         self._pulling = asyncio.Lock()

@@ -67,6 +67,17 @@ class Purse:
         self._in_flight += 1
         return True
 
+    def affords(self, model: str, *, calls: int, usage: Usage) -> bool:
+        """Whether so many more calls, with so many tokens in all, stay within the budget."""
+        budget, price = self.budget, self.prices.of(model)
+        cost = price.cost(usage.prompt_tokens, usage.completion_tokens) if price else 0.0
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        return (
+            (not budget.max_calls or self.calls + calls <= budget.max_calls)
+            and (not budget.max_tokens or self.tokens + tokens <= budget.max_tokens)
+            and (not budget.max_cost or self.cost + cost <= budget.max_cost)
+        )
+
     def put_back(self) -> None:
         """A call is no longer in flight; if it was answered, `pay` for it too."""
         self._in_flight -= 1

@@ -59,7 +59,7 @@ class HttpBackend:
         self.model = f"{endpoint.model}@{revision}" if revision else endpoint.model
         self._key_env = config.api_key_env or endpoint.default_key_env
         key = read_key(self._key_env) if self._key_env else ""
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.headers = endpoint.headers(key)
         self._secret = key.encode() if len(key) >= _MIN_SECRET_CHARS else b""
         self._urls = {one.url: _url(one.chat_url) for one in self.endpoints}
         self._names = {one.url: ServedNames(endpoint.model) for one in self.endpoints}
@@ -80,19 +80,8 @@ class HttpBackend:
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[Ask]:
         """A function that asks the endpoints, over connections that are kept for the length of the block."""
-        config = self.config
-        pool = Pool(self.endpoints, ceiling=config.concurrency, probe=self._is_up)
-        timeout = aiohttp.ClientTimeout(
-            total=config.total_timeout_s,
-            sock_connect=config.connect_timeout_s,
-            sock_read=config.read_timeout_s,
-        )
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=config.concurrency),
-            timeout=timeout,
-            headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **self._headers},
-            cookie_jar=aiohttp.DummyCookieJar(),
-        ) as connections:
+        pool = Pool(self.endpoints, ceiling=self.config.concurrency, probe=self._is_up)
+        async with self.connections() as connections:
 
             async def ask(request: Request) -> Reply:
                 return await self._answer(connections, pool, request)
@@ -101,6 +90,21 @@ class HttpBackend:
                 yield ask
             finally:
                 await pool.close()
+
+    def connections(self) -> aiohttp.ClientSession:
+        """Connections to the endpoints, with the key in their headers; a context manager."""
+        config = self.config
+        timeout = aiohttp.ClientTimeout(
+            total=config.total_timeout_s,
+            sock_connect=config.connect_timeout_s,
+            sock_read=config.read_timeout_s,
+        )
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=config.concurrency),
+            timeout=timeout,
+            headers={"Accept-Encoding": "identity", **self.headers},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
 
     async def _answer(self, connections: aiohttp.ClientSession, pool: Pool, request: Request) -> Reply:
         body = wire_body(self.endpoint, request)
@@ -120,9 +124,9 @@ class HttpBackend:
             if isinstance(outcome, Reply):
                 return outcome
             if isinstance(outcome, Hopeless):
-                raise self._hopeless(outcome)
+                raise self.hopeless(outcome)
             failed += outcome.uses_attempt
-            pause_s = self._pause_s(outcome, tries)
+            pause_s = self.pause_s(outcome, tries)
             waited_s += 0.0 if outcome.uses_attempt and outcome.after_s is None else pause_s
             logger.debug("%s, try %d: %s", request.custom_id, tries, outcome.cause)
             if failed >= self.config.attempts:
@@ -154,12 +158,15 @@ class HttpBackend:
         self, connections: aiohttp.ClientSession, target: Target, body: bytes, custom_id: str, name: str
     ) -> Reply | Again | Hopeless:
         url = target.endpoint.url
-        check = self._names[url].check if self.config.check_model else None
+        check = self._names[url].check if self.config.check_model and not target.endpoint.renames_model else None
         try:
             async with connections.post(
-                self._urls[url], data=body, headers={"X-Request-Id": name}, allow_redirects=False
+                self._urls[url],
+                data=body,
+                headers={"Content-Type": "application/json", "X-Request-Id": name},
+                allow_redirects=False,
             ) as response:
-                content = await self._content(response)
+                content = await self.content(response)
                 after_s = None
                 if response.status != 200:
                     after_s = parse_retry_after(response.headers.get("Retry-After"), now=time.time())
@@ -167,9 +174,9 @@ class HttpBackend:
                     return Again(f"HTTP {response.status}: a body beyond {MAX_RESPONSE_BYTES >> 20} MiB", after_s)
                 return judge(response.status, content, custom_id, after_s=after_s, check_model=check)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return _explain(error)
+            return explain(error)
 
-    async def _content(self, response: aiohttp.ClientResponse) -> bytes | None:
+    async def content(self, response: aiohttp.ClientResponse) -> bytes | None:
         """The body with our key blotted out, should the server repeat it; None if it is too large."""
         chunks: list[bytes] = []
         size = 0
@@ -179,17 +186,21 @@ class HttpBackend:
                 response.close()
                 return None
             chunks.append(chunk)
-        content = b"".join(chunks)
+        return self.blot(b"".join(chunks))
+
+    def blot(self, content: bytes) -> bytes:
+        """`content` without our key."""
         return content.replace(self._secret, _HIDDEN) if self._secret and self._secret in content else content
 
-    def _pause_s(self, outcome: Again, tries: int) -> float:
+    def pause_s(self, outcome: Again, tries: int) -> float:
         """How long to wait after so many tries: what the server asks for, a little spread, or our backoff."""
         pause_s = self.config.backoff_after(tries) * self._jitter.uniform(0.5, 1.0)
         if outcome.after_s is None:
             return pause_s
         return outcome.after_s + min(pause_s, 0.1 * outcome.after_s + self.config.backoff_s)
 
-    def _hopeless(self, outcome: Hopeless) -> EndpointError:
+    def hopeless(self, outcome: Hopeless) -> EndpointError:
+        """The error that says why nothing will be answered, and what to do."""
         remedy = outcome.remedy
         if outcome.wants_key:
             remedy = (
@@ -211,7 +222,7 @@ class HttpBackend:
         cause = ""
         for trial in range(min(_DISCOVERY_ATTEMPTS, self.config.attempts)):
             if trial:
-                await asyncio.sleep(self._pause_s(Again(cause), trial))
+                await asyncio.sleep(self.pause_s(Again(cause), trial))
             try:
                 return await self._list_models()
             except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError) as error:
@@ -224,16 +235,16 @@ class HttpBackend:
     async def _list_models(self) -> list[str]:
         status, content = await self._get_models(self.endpoint)
         if status in (401, 403):
-            raise self._hopeless(Hopeless(f"HTTP {status}: {read_problem(content).message}", wants_key=True))
+            raise self.hopeless(Hopeless(f"HTTP {status}: {read_problem(content).message}", wants_key=True))
         if status != 200:
             raise aiohttp.ClientError(f"HTTP {status} {read_problem(content).message}")
         return [entry.id for entry in msgspec.json.decode(content, type=_ModelList).data]
 
     async def _get_models(self, endpoint: Endpoint) -> tuple[int, bytes]:
         timeout = aiohttp.ClientTimeout(total=3 * self.config.connect_timeout_s)
-        async with aiohttp.ClientSession(headers=self._headers, timeout=timeout) as connections:
+        async with aiohttp.ClientSession(headers=self.headers, timeout=timeout) as connections:
             async with connections.get(endpoint.models_url, allow_redirects=False) as response:
-                return response.status, await self._content(response) or b""
+                return response.status, await self.content(response) or b""
 
 
 def _url(text: str) -> URL:
@@ -260,7 +271,8 @@ def connect(endpoint: Endpoint | Sequence[Endpoint], *, config: ClientConfig, re
     return HttpBackend(named, config=config, revision=revision)
 
 
-def _explain(error: BaseException) -> Again | Hopeless:
+def explain(error: BaseException) -> Again | Hopeless:
+    """What an exception of the connection means."""
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return Hopeless(_plain(error), "Check the address (http or https?) and the server's certificate.")
     return Again(_plain(error))
@@ -271,4 +283,4 @@ def _plain(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
 
 
-__all__ = ["HttpBackend", "connect"]
+__all__ = ["HttpBackend", "connect", "explain"]

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -15,9 +16,10 @@ from reasonembed.llm.asking import Asking, sum_spent
 from reasonembed.llm.backend import Backend, payee
 from reasonembed.llm.budget import Purse
 from reasonembed.llm.chat import Reply, Request, Spent
-from reasonembed.llm.endpoint import ClientConfig, parse_endpoints
+from reasonembed.llm.endpoint import NETWORK_KINDS, ClientConfig, parse_endpoints
 from reasonembed.llm.journal import Journal
 from reasonembed.llm.keys import reply_key
+from reasonembed.llm.prices import BATCH
 from reasonembed.llm.running import run_to_end
 from reasonembed.progress import Progress
 
@@ -25,14 +27,32 @@ KINDS = (
     "http://HOST:PORT/v1",
     "https://HOST/v1",
     "openai:MODEL",
+    "azure:DEPLOYMENT",
+    "batch:ENDPOINT",
+    "local:MODEL",
     "recorded:pocket",
     "recorded:FOLDER",
     "scripted",
 )
 
-_KIND_WORDS = ("http", "https", "openai", "recorded", "scripted")
+_KIND_WORDS = ("http", "https", "openai", "azure", "batch", "local", "recorded", "scripted")
 _CHUNK = 256  # replies read from the journal at once
 _LOCAL_CONCURRENCY = 8  # recordings and scripts answer at once
+
+
+class Pass(Protocol):
+    """Pass 1 over one stream of requests: see `asking.Asking` and `batching.BatchAsking`."""
+
+    spent: Spent
+    """What was committed so far."""
+
+    async def run(self, concurrency: int) -> None:
+        """Ask everything that is missing; what was answered is committed however this ends."""
+        ...
+
+    def raise_failures(self, label: str) -> None:
+        """EndpointError if some requests got no answer, BudgetReached if some might not be asked."""
+        ...
 
 
 class ChatDoor:
@@ -40,7 +60,8 @@ class ChatDoor:
 
     concurrency: requests in flight at once, at least 1.  progress: shows how far each call of `replies` is.
     purse: what was spent and may be spent; without one, spending is counted and not limited.
-    Several doors may share one journal and one purse (a model per stage).
+    Several doors may share one journal and one purse (a model per stage).  asking: how pass 1 is done.
+    paid_as: the model's name in price lists and the ledger, where that is not the backend's.
     """
 
     def __init__(
@@ -51,6 +72,8 @@ class ChatDoor:
         concurrency: int = _LOCAL_CONCURRENCY,
         progress: Progress = terminal_progress,
         purse: Purse | None = None,
+        asking: Callable[..., Pass] = Asking,
+        paid_as: str = "",
     ) -> None:
         if concurrency < 1:
             raise ConfigError(f"concurrency is {concurrency!r}; it must be at least 1.")
@@ -58,7 +81,8 @@ class ChatDoor:
         self.journal = journal
         self.concurrency = concurrency
         self.model = backend.model
-        self.payee = payee(backend)
+        self.payee = paid_as or payee(backend)
+        self._asking = asking
         self.honours_conditions = backend.honours_conditions
         self._progress = progress
         self._purse = purse or Purse(journal)
@@ -82,7 +106,15 @@ class ChatDoor:
         is yielded then. On Ctrl-C what was answered is committed before KeyboardInterrupt goes on.
         """
         with self._progress.task(label, total=total, note=self._purse.words) as advance:
-            asking = Asking(self.backend, self.journal, iter(make_requests()), self.key, advance, self._purse)
+            asking = self._asking(
+                self.backend,
+                self.journal,
+                iter(make_requests()),
+                self.key,
+                advance,
+                self._purse,
+                payee=self.payee,
+            )
             try:
                 run_to_end(asking.run(self.concurrency))
             finally:
@@ -127,6 +159,7 @@ def open_door(
     """A door to what `spec` names, for the length of a `with` block; one of `KINDS`.
 
     Several URLs, as a list or with commas between them, are servers of one model that share the work.
+    `batch:` before an endpoint sends the requests in provider batch files (see `batching`).
     An HTTP endpoint's model is `model`, or `URL#MODEL`, or the only one that the server, asked, lists.
     revision: names the weights where the model's name does not; part of the journal's key.
     journal: an open one to share; else the one at `journal_path` is opened and closed.  purse: see `ChatDoor`.
@@ -135,36 +168,74 @@ def open_door(
     if (journal is None) == (journal_path is None):
         raise ValueError("give either journal_path or journal")
     spec = spec if isinstance(spec, str) else ",".join(spec)
-    backend, concurrency = _backend(spec, client=client, model=model, revision=revision)
+    opened = _open(spec, client=client, model=model, revision=revision)
     with contextlib.ExitStack() as stack:
         if journal is None:
             assert journal_path is not None
             journal = stack.enter_context(Journal(journal_path, durable=client.durable if client else False))
         if purse is not None:
-            purse.price_of(payee(backend))
-        yield ChatDoor(backend, journal, concurrency=concurrency, progress=progress, purse=purse)
+            purse.price_of(opened.paid_as or payee(opened.backend))
+        yield ChatDoor(
+            opened.backend,
+            journal,
+            concurrency=opened.concurrency,
+            progress=progress,
+            purse=purse,
+            asking=opened.asking,
+            paid_as=opened.paid_as,
+        )
 
 
-def _backend(spec: str, *, client: ClientConfig | None, model: str | None, revision: str) -> tuple[Backend, int]:
+class _Opened(NamedTuple):
+    backend: Backend
+    concurrency: int = _LOCAL_CONCURRENCY
+    asking: Callable[..., Pass] = Asking
+    paid_as: str = ""
+
+
+def _open(spec: str, *, client: ClientConfig | None, model: str | None, revision: str) -> _Opened:
     kind, _, rest = spec.partition(":")
-    if kind in ("http", "https", "openai"):
+    if kind == "batch":
+        return _open_batch(rest, client=client, model=model, revision=revision)
+    if spec.startswith(NETWORK_KINDS):
         from reasonembed.llm.client import connect  # aiohttp takes a third of a second to import
 
         config = client or ClientConfig()
-        return connect(parse_endpoints(spec, model=model), config=config, revision=revision), config.concurrency
+        return _Opened(
+            connect(parse_endpoints(spec, model=model), config=config, revision=revision), config.concurrency
+        )
     if model or revision:
         raise ConfigError(f"a model cannot be chosen for {spec!r}: it is what it is. Leave the model out.")
+    if kind == "local" and rest:
+        from reasonembed.llm.local import IN_FLIGHT, LocalBackend
+
+        return _Opened(LocalBackend(rest), IN_FLIGHT)
     if kind == "recorded" and rest:
         from reasonembed.llm.recorded import RecordedBackend
 
-        return RecordedBackend(rest), _LOCAL_CONCURRENCY
+        return _Opened(RecordedBackend(rest))
     if spec == "scripted":
         from reasonembed.llm.scripted import ScriptedBackend, plausible_reply
 
-        return ScriptedBackend(plausible_reply, model="scripted:plausible"), _LOCAL_CONCURRENCY
+        return _Opened(ScriptedBackend(plausible_reply, model="scripted:plausible"))
     raise ConfigError(
         f"unknown model {shown(spec)}{nearest(kind, _KIND_WORDS) or '.'} Known kinds: {', '.join(KINDS)}."
     )
+
+
+def _open_batch(spec: str, *, client: ClientConfig | None, model: str | None, revision: str) -> _Opened:
+    if not spec.startswith(NETWORK_KINDS) or spec.startswith("azure:"):
+        raise ConfigError(
+            f"there are no batch files for {shown(spec)}. Write batch:openai:MODEL or batch:http(s)://HOST/v1#MODEL."
+        )
+    endpoints = parse_endpoints(spec, model=model)
+    if len(endpoints) > 1:
+        raise ConfigError(f"a batch lives at one server, and {len(endpoints)} are named. Keep one.")
+    from reasonembed.llm.batching import BatchAsking
+    from reasonembed.llm.client import connect
+
+    backend = connect(endpoints, config=client or ClientConfig(), revision=revision)
+    return _Opened(backend, asking=BatchAsking, paid_as=BATCH + payee(backend))
 
 
 __all__ = ["KINDS", "ChatDoor", "open_door"]

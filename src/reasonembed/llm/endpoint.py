@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import msgspec
 
@@ -13,6 +13,13 @@ from reasonembed.errors import ConfigError, shown
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_KEY_ENV = "OPENAI_API_KEY"
+AZURE_KEY_ENV = "AZURE_OPENAI_API_KEY"  # these three as the official client has them
+AZURE_URL_ENV = "AZURE_OPENAI_ENDPOINT"
+AZURE_VERSION_ENV = "OPENAI_API_VERSION"
+NETWORK_KINDS = ("http://", "https://", "openai:", "azure:")
+"""How the specs of endpoints begin."""
+
+_VERSION = re.compile(r"[\w.-]+")
 _COMMA = re.compile(r",(?=\s*https?://)")  # a comma inside a path or a model's name is part of it
 
 
@@ -65,16 +72,30 @@ class Endpoint(msgspec.Struct, frozen=True):
     model: str
     default_key_env: str = ""
     token_limit_field: str = "max_tokens"
+    api_version: str = ""  # sent with each request where given
+    key_header: str = ""  # that carries the key; empty: Authorization, as a bearer token
+    renames_model: bool = False  # `model` is a deployment: answers name the model behind it
 
     @property
     def chat_url(self) -> str:
         """Where chat completions are asked for."""
-        return f"{self.url}/chat/completions"
+        return self.address("chat/completions")
 
     @property
     def models_url(self) -> str:
         """Where the server lists its models."""
-        return f"{self.url}/models"
+        return self.address("models")
+
+    def address(self, path: str) -> str:
+        """The URL of `path` under the base URL."""
+        version = f"?api-version={self.api_version}" if self.api_version else ""
+        return f"{self.url}/{path}{version}"
+
+    def headers(self, key: str) -> dict[str, str]:
+        """The header that carries `key`, if there is one."""
+        if not key:
+            return {}
+        return {self.key_header: key} if self.key_header else {"Authorization": f"Bearer {key}"}
 
     @property
     def exposes_keys(self) -> bool:
@@ -84,7 +105,9 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 def parse_endpoint(spec: str, *, model: str | None = None) -> Endpoint:
-    """The endpoint that `http(s)://HOST[:PORT]/PATH[#MODEL]` or `openai:MODEL` names.
+    """The endpoint that `http(s)://HOST[:PORT]/PATH[#MODEL]`, `openai:MODEL` or `azure:DEPLOYMENT` names.
+
+    An Azure resource and the version of its interface come from the environment variables of the official client.
 
     Raises ConfigError for what is no such URL, for two different models, and for a URL that carries a secret
     (which the message does not repeat).
@@ -94,9 +117,36 @@ def parse_endpoint(spec: str, *, model: str | None = None) -> Endpoint:
         if not named:
             raise ConfigError("`openai:` names no model. Write openai:MODEL, for example openai:gpt-4.1-mini.")
         return Endpoint(OPENAI_URL, named, default_key_env=OPENAI_KEY_ENV, token_limit_field="max_completion_tokens")
+    if spec.startswith("azure:"):
+        return _azure(_one_model(spec.removeprefix("azure:"), model))
     parts = _split(spec)
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     return Endpoint(f"{parts.scheme}://{parts.netloc}{path}", _one_model(unquote(parts.fragment), model))
+
+
+def _azure(deployment: str) -> Endpoint:
+    if not deployment:
+        raise ConfigError("`azure:` names no deployment. Write azure:DEPLOYMENT, as you called it in the Azure portal.")
+    resource, version = (os.environ.get(name, "").strip() for name in (AZURE_URL_ENV, AZURE_VERSION_ENV))
+    if not resource:
+        raise ConfigError(
+            f"the environment variable {AZURE_URL_ENV} is not set. Put https://NAME.openai.azure.com there."
+        )
+    if not _VERSION.fullmatch(version):
+        raise ConfigError(
+            f"the environment variable {AZURE_VERSION_ENV} holds no version of Azure's interface ({shown(version)}). "
+            f"Put one there that the deployment supports, such as 2024-10-21."
+        )
+    base = parse_endpoint(resource).url
+    return Endpoint(
+        f"{base}/openai/deployments/{quote(deployment, safe='')}",
+        deployment,
+        default_key_env=AZURE_KEY_ENV,
+        token_limit_field="max_completion_tokens",
+        api_version=version,
+        key_header="api-key",
+        renames_model=True,
+    )
 
 
 def parse_endpoints(spec: str, *, model: str | None = None) -> tuple[Endpoint, ...]:
@@ -153,4 +203,4 @@ def read_key(name: str) -> str:
     return key
 
 
-__all__ = ["ClientConfig", "Endpoint", "parse_endpoint", "parse_endpoints", "read_key"]
+__all__ = ["NETWORK_KINDS", "ClientConfig", "Endpoint", "parse_endpoint", "parse_endpoints", "read_key"]

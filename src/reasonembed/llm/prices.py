@@ -16,6 +16,8 @@ _MILLION = 1_000_000
 _SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}\Z")  # gpt-4.1-mini-2025-04-14 costs what gpt-4.1-mini does
 BATCH = "batch:"
 """Stands before a model's name where its replies came by way of provider batch files."""
+LOCAL = "local:"
+"""Stands before the name of a model that writes in this process."""
 
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -45,12 +47,14 @@ class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def of(self, model: str) -> Price | None:
         """The price of a model, or None if none is known. A dated snapshot costs what its model does.
 
-        `batch:MODEL` is the model by way of provider batch files.
+        `batch:MODEL` is the model by way of provider batch files; a model in this process (`local:MODEL`) costs
+        nothing unless a price says otherwise.
         """
         if model.startswith(BATCH):
             price = self.of(model.removeprefix(BATCH))
             return price and Price(input=price.input * price.batch, output=price.output * price.batch)
-        return self.models.get(model) or self.models.get(_SNAPSHOT.sub("", model))
+        listed = self.models.get(model) or self.models.get(_SNAPSHOT.sub("", model))
+        return listed or (Price(input=0, output=0) if model.startswith(LOCAL) else None)
 
 
 def load_prices(path: Path | None = None) -> Prices:
@@ -71,4 +75,4 @@ def load_prices(path: Path | None = None) -> Prices:
     return Prices(currency=own.currency, as_of=own.as_of or shipped.as_of, models={**shipped.models, **own.models})
 
 
-__all__ = ["BATCH", "Price", "Prices", "load_prices"]
+__all__ = ["BATCH", "LOCAL", "Price", "Prices", "load_prices"]

@@ -77,7 +77,18 @@ def parse_response(body: bytes, custom_id: str, *, check_model: Callable[[str], 
     completion = _decoded(body)
     if check_model is not None and isinstance(completion.model, str) and completion.model:
         check_model(completion.model)
-    choice = completion.choices[0]
+    return _reply(completion.choices[0], custom_id, _usage(completion.usage))
+
+
+def read_text(text: str, custom_id: str, *, finish_reason: str, usage: Usage) -> Reply:
+    """The reply in a text that a model wrote in this process, with thinking and failures as from a server.
+
+    finish_reason: "stop", or "length" if it was cut off.
+    """
+    return _reply(_Choice(_Message(content=text), finish_reason), custom_id, usage)
+
+
+def _reply(choice: _Choice, custom_id: str, usage: Usage) -> Reply:
     message = choice.message
     parsed = split_thinking(_content(message))
     stated = [text for text in (message.reasoning_content, message.reasoning) if isinstance(text, str) and text]
@@ -86,7 +97,7 @@ def parse_response(body: bytes, custom_id: str, *, check_model: Callable[[str], 
     return Reply(
         custom_id=custom_id,
         text="" if failure else parsed.text,
-        usage=_usage(completion.usage),
+        usage=usage,
         failure=failure,
         thinking=thinking.strip(),
     )
@@ -159,4 +170,4 @@ def _count(tokens: int | None) -> int:
     return tokens if tokens is not None and 0 <= tokens <= _MAX_TOKENS else 0
 
 
-__all__ = ["BrokenResponse", "Parsed", "UnknownModelName", "parse_response", "split_thinking"]
+__all__ = ["BrokenResponse", "Parsed", "UnknownModelName", "parse_response", "read_text", "split_thinking"]

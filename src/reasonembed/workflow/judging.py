@@ -31,7 +31,7 @@ from reasonembed.evaluate.run import (
 from reasonembed.evaluate.run_files import open_run
 from reasonembed.evaluate.search_results import write_search_results
 from reasonembed.files import write_json, write_jsonl
-from reasonembed.llm.endpoint import ClientConfig
+from reasonembed.llm.endpoint import NETWORK_KINDS, ClientConfig
 from reasonembed.search.systems import Bm25System, DenseSystem, System
 from reasonembed.trec import write_trec_run
 
@@ -217,7 +217,7 @@ def embeddings_endpoint(
 
 def is_endpoint(model: str | Path) -> bool:
     """Whether a model is reached over the network rather than loaded."""
-    return str(model).startswith(("http://", "https://", "openai:"))
+    return str(model).startswith(NETWORK_KINDS)
 
 
 def recorded_run(path: Path) -> Callable[[], System]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from reasonembed.corpora import Corpus
 from reasonembed.domains import Domain, load_domain, shipped_or_general
 from reasonembed.llm.door import open_door
-from reasonembed.llm.endpoint import ClientConfig, parse_endpoint
+from reasonembed.llm.endpoint import NETWORK_KINDS, ClientConfig, parse_endpoint
+from reasonembed.llm.prices import BATCH
 from reasonembed.records import Candidate, Label
 from reasonembed.remixer.annotate import annotate_candidates
 from reasonembed.remixer.config import AnnotateConfig
@@ -42,7 +43,8 @@ class AnnotatorGrader:
     @property
     def model(self) -> str:
         """The model's name, and how it is asked."""
-        named = parse_endpoint(self.spec).model if self.spec.startswith(("http", "openai:")) else ""
+        spec = self.spec.removeprefix(BATCH)
+        named = parse_endpoint(spec).model if spec.startswith(NETWORK_KINDS) else ""
         mean = f"mean grade of {self.samples} samples" if self.samples > 1 else "one grade"
         relevance = f", relevance of {self.domain}" if self.domain else ""
         return f"{named or self.spec} ({mean} at temperature {self.config.temperature:g}{relevance})"
