@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
+
+from reasonembed.processes import is_first
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +39,11 @@ class Progress(Protocol):
 def task(label: str, *, total: int | None = None, note: Callable[[], str] | None = None) -> Iterator[Advance]:
     """A phase of `total` steps: shown as it goes if stderr is a terminal and INFO is logged, else one line.
 
-    note: what else is said at the end of the line. Under several processes (`RANK`) only the first speaks.
+    note: what else is said at the end of the line. Of several processes only the first speaks.
     """
     done = 0
     started = time.perf_counter()
-    speaks = logger.isEnabledFor(logging.INFO) and os.environ.get("RANK", "0") == "0"
+    speaks = logger.isEnabledFor(logging.INFO) and is_first()
     bar = _Bar(label, total) if speaks and sys.stderr.isatty() else None
 
     def advance(steps: int) -> None:

@@ -37,3 +37,9 @@ def make_example(domain: str, number: int, *, positives: int = 2, negatives: int
 def examples() -> list[TrainingExample]:
     """Six examples of biology and five of pony: two batches each, the last one smaller."""
     return [make_example("biology", n) for n in range(6)] + [make_example("pony", n) for n in range(5)]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[TrainingExample]:
+    """Nine examples of biology, whose last negative is a positive of the next one, and five of pony."""
+    return [make_example("biology", n) for n in range(9)] + [make_example("pony", n) for n in range(5)]

@@ -18,6 +18,7 @@ from reasonembed.errors import DamageError, StageChanged, StorageError
 from reasonembed.redapter.checkpoint import newest_checkpoint, save_checkpoint
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.log import StepRecord, read_log
+from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.receipt import Receipt
 from reasonembed.redapter.train import TrainConfig, train
 
@@ -29,6 +30,7 @@ CONFIG = TrainConfig(
     max_passage_tokens=32,
     checkpoint_every_steps=2,
 )
+MEMORY = StepMemory(CONFIG)
 
 
 class _Killed(Exception):
@@ -151,7 +153,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 def test_damage_to_any_byte_of_the_state_is_noticed(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 2)
     receipt = Receipt(config={"loss": "infonce"}, base="b", base_hash="0", data_hash="0")
-    state = save_checkpoint(tmp_path, 1, receipt, model, torch.optim.AdamW(model.parameters()), keep=1) / "state.json"
+    state = (
+        save_checkpoint(tmp_path, 1, receipt, model, torch.optim.AdamW(model.parameters()), keep=1, memory=MEMORY)
+        / "state.json"
+    )
     whole = state.read_bytes()
     for place in range(len(whole)):
         state.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
@@ -187,14 +192,14 @@ def test_a_checkpoint_that_could_not_be_written_leaves_the_last_one_whole(
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters())
     receipt = Receipt(config={}, base="b", base_hash="0", data_hash="0")
-    save_checkpoint(tmp_path, 1, receipt, model, optimizer, keep=2)
+    save_checkpoint(tmp_path, 1, receipt, model, optimizer, keep=2, memory=MEMORY)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("reasonembed.redapter.checkpoint.save_file", full)
     with pytest.raises(StorageError, match="No space left"):
-        save_checkpoint(tmp_path, 2, receipt, model, optimizer, keep=2)
+        save_checkpoint(tmp_path, 2, receipt, model, optimizer, keep=2, memory=MEMORY)
     found = newest_checkpoint(tmp_path)
     assert found is not None and found[1].step == 1
 

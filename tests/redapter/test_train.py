@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from reasonembed.encoder.lora import LoraSettings
 from reasonembed.encoder.model import Encoder
+from reasonembed.encoder.tokens import TokenIds
 from reasonembed.errors import InputError, ReasonEmbedError, StageChanged
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.log import StepRecord, read_log
@@ -233,6 +237,65 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(
     known = {example.example_id for example in examples}
     assert report["examples"] and {row["example_id"] for row in report["examples"]} <= known
     assert not (tmp_path / "m").exists()
+
+
+def _memory_for(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on memory holds micro-batches of so many padded tokens, in training."""
+    embed = Encoder.embed
+
+    def limited(self: Encoder, ids: Sequence[TokenIds], **options: object) -> torch.Tensor:
+        if len(ids) * max(map(len, ids)) > tokens and not torch.is_inference_mode_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return embed(self, ids, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Encoder, "embed", limited)
+
+
+def test_when_memory_runs_out_the_micro_batch_is_halved_and_the_step_repeated(
+    tiny_models: dict[str, Path],
+    examples: list[TrainingExample],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = _changed(micro_batch_tokens=520)
+    plenty = train(examples, tiny_models["bert"], tmp_path / "plenty", config)
+    _memory_for(130, monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        little = train(examples, tiny_models["bert"], tmp_path / "little", config)
+    said = [record.message for record in caplog.records if "Memory ran out" in record.message]
+    assert [line.split("have ")[1].split(" tokens")[0] for line in said] == ["260", "130"]
+    assert all("at step 2;" in line for line in said)
+    log = read_log(little.log_path)
+    assert [record.loss for record in log] == pytest.approx([r.loss for r in read_log(plenty.log_path)], abs=1e-3)
+    assert [record.graph_kept for record in log] == [True] + [False] * 11
+
+
+def test_a_resumed_training_remembers_that_memory_ran_out_unless_another_size_is_asked_for(
+    tiny_models: dict[str, Path],
+    examples: list[TrainingExample],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(record: StepRecord, _steps: int) -> None:
+        if record.step in (2, 4):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    _memory_for(130, monkeypatch)
+    for asked, heard in ((520, 2), (520, 0), (200, 1)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING), contextlib.suppress(TrainingStopped):
+            train(examples, tiny_models["bert"], tmp_path / "m", _changed(micro_batch_tokens=asked), progress=stop)
+        assert sum("Memory ran out" in record.message for record in caplog.records) == heard
+
+
+def test_memory_for_not_even_one_text_is_an_error_with_its_cure(
+    tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _memory_for(20, monkeypatch)
+    with pytest.raises(ReasonEmbedError, match=r"longest text of \d+ stands alone\. Lower max_query_tokens"):
+        train(examples, tiny_models["bert"], tmp_path / "m", CONFIG)
 
 
 def test_cut_texts_are_counted_and_said_once(

@@ -27,6 +27,7 @@ from reasonembed.cli import (
     train,
 )
 from reasonembed.errors import ReasonEmbedError
+from reasonembed.processes import is_first
 
 app = typer.Typer(
     name="reasonembed",
@@ -68,6 +69,8 @@ def _options(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
 ) -> None:
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    if not is_first():  # what it has to say the first process says too, but for what went wrong
+        level = max(level, logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("reasonembed")

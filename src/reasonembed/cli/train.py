@@ -46,6 +46,7 @@ def train(
     """Train with InfoNCE or RI-InfoNCE; if the workspace holds out queries, base against trained follows.
 
     The result is a sentence-transformers folder. Interrupted, the same command goes on from the last checkpoint.
+    On several devices: torchrun --nproc-per-node 8 -m reasonembed train ... (docs/training.md).
 
     Example: reasonembed train runs/trial --base minilm --out models/trial --no-instruction --epochs 4
     """
@@ -54,6 +55,7 @@ def train(
 
     need_training()
     from reasonembed.config import load_toml, override
+    from reasonembed.processes import is_first
     from reasonembed.redapter.config import TrainConfig
     from reasonembed.workflow.training import plan_training
     from reasonembed.workflow.training import train as run
@@ -81,4 +83,5 @@ def train(
         typer.echo("\n".join(training_plan_lines(plan_training(data, settings), settings.epochs)))
         return
     report = run(data, base=base_model(base), out=out, config=settings, resume=not restart)
-    typer.echo("\n".join(training_lines(report)))
+    if is_first():
+        typer.echo("\n".join(training_lines(report)))

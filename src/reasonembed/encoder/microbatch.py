@@ -46,9 +46,15 @@ def _cheapest_counts(sizes: npt.NDArray[np.int64], budget: int) -> list[int]:
     return counts
 
 
+def padded_tokens(lengths: Sequence[int] | npt.NDArray[np.integer], batches: Sequence[Rows]) -> int:
+    """How many tokens are computed when `batches` are padded to their longest, padding included."""
+    sizes = np.asarray(lengths, dtype=np.int64)
+    return sum(len(rows) * int(sizes[rows].max()) for rows in batches)
+
+
 def padding_share(lengths: Sequence[int] | npt.NDArray[np.integer], batches: Sequence[Rows]) -> float:
     """The share of padding among all tokens computed when `batches` are padded to their longest: 0 to 1."""
     sizes = np.asarray(lengths, dtype=np.int64)
-    padded = sum(len(rows) * int(sizes[rows].max()) for rows in batches)
+    padded = padded_tokens(sizes, batches)
     real = sum(int(sizes[rows].sum()) for rows in batches)
     return 1 - real / padded if padded else 0.0

@@ -116,6 +116,11 @@ class Encoder:
         """The weights' type, a key of `DTYPES`."""
         return str(next(self.model.parameters()).dtype).removeprefix("torch.")
 
+    @property
+    def vector_dtype(self) -> torch.dtype:
+        """The type of the vectors that `embed` gives: float32 at least."""
+        return torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
+
     def tokenize(self, texts: Sequence[str], max_tokens: int | None = None) -> list[TokenIds]:
         """The ids of each text, int32, cut at `max_tokens` (None: the encoder's own) with special tokens."""
         return self.tokenize_counting(texts, max_tokens).ids

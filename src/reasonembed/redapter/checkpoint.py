@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from reasonembed.errors import DamageError, StorageError
 from reasonembed.files import sha256_file, write_json
+from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.receipt import Receipt
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step: int  # optimiser steps done
     receipt: Receipt
     sha256: dict[str, str]
+    micro_batch_tokens: int = 0  # as configured
+    halvings: int = 0  # of it, where memory ran out; a resumed run does not find that out again
 
 
 def save_checkpoint(
@@ -44,6 +47,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     *,
     keep: int,
+    memory: StepMemory,
 ) -> Path:
     """Write `folder/step-...` whole or not at all; only the newest `keep` stay. Raises StorageError."""
     final = folder / f"step-{step:08d}"
@@ -63,7 +67,8 @@ def save_checkpoint(
             )
             _sync(temporary / f"{name}.safetensors")
         hashes = {f"{name}.safetensors": sha256_file(temporary / f"{name}.safetensors") for name in parts}
-        write_json(temporary / _STATE, State(step=step, receipt=receipt, sha256=hashes))
+        state = State(step, receipt, hashes, micro_batch_tokens=memory.asked_tokens, halvings=memory.halvings)
+        write_json(temporary / _STATE, state)
         shutil.rmtree(final, ignore_errors=True)
         temporary.replace(final)
         _sync(folder)
@@ -105,14 +110,15 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> N
         for name, parameter in trained.items():
             parameter.copy_(weights[name])
     state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in load_file(path / "optimizer.safetensors").items():
+    for key, value in load_file(path / "optimizer.safetensors").items():
         number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = tensor
+        state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     random = load_file(path / "rng.safetensors")
     torch.set_rng_state(random.pop("cpu"))
-    for device, tensor in random.items():
-        torch.cuda.set_rng_state(tensor, device)
+    for device in range(torch.cuda.device_count()):  # perhaps others than those of the processes before
+        if (tensor := random.get(f"cuda:{device}")) is not None:
+            torch.cuda.set_rng_state(tensor, device)
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:

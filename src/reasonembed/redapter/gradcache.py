@@ -3,7 +3,8 @@
 Every distinct text is tokenised and encoded once, in token-budget micro-batches. A first pass embeds without
 gradient; the loss and its gradient are taken on the embeddings; a second pass re-runs each micro-batch and
 hands its rows of that gradient on to the weights (Gao et al. 2021, arXiv:2101.06983). The sum is the plain
-gradient. A batch whose whole graph fits into the memory that it may take is embedded once, with gradient.
+gradient. A batch whose whole graph fits into the memory that it may take is embedded once, with gradient. Several
+processes share the texts out and gather the vectors between the two passes (`gather.py`).
 
 Shapes: B queries of the global batch, C passages as drawn (B groups of G, positive first), U distinct texts,
 D dimension. A passage that was drawn twice is encoded once and counts twice: the loss gathers C columns from
@@ -20,12 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reasonembed.encoder.microbatch import Rows, padding_share, plan
+from reasonembed.encoder.microbatch import Rows, padded_tokens, plan
 from reasonembed.encoder.model import Encoder
 from reasonembed.encoder.prompts import query_prompt
 from reasonembed.encoder.tokens import TokenIds
 from reasonembed.redapter.batches import Batch
 from reasonembed.redapter.config import TrainConfig
+from reasonembed.redapter.gather import ALONE, Ranks
 from reasonembed.redapter.graph import GraphMemory
 from reasonembed.redapter.loss import WeightedLoss
 
@@ -95,40 +97,50 @@ def cached_backward(
     budget_tokens: int,
     graph_bytes: int = 0,
     bf16: bool = False,
-    backward: Callable[[Tensor], None] = torch.Tensor.backward,
+    ranks: Ranks = ALONE,
 ) -> StepOutcome:
-    """Add the gradient of `loss_of(vectors_UD).loss` to the weights: the plain computation's, in chunks.
+    """Give the weights the gradient of `loss_of(vectors_UD).loss`: the plain computation's, in chunks.
 
     budget_tokens: padded tokens of a micro-batch; it bounds memory and changes nothing else but rounding. The
     texts that need a gradient are planned once, so that both passes run the same micro-batches.
     graph_bytes: a batch whose graph takes no more keeps it and spares the second pass; 0: none does. What the graph
-    takes is reckoned from its first micro-batch, the longest texts.
+    takes is reckoned from its first micro-batch, the longest texts. Each process decides for its own share.
+    ranks: the processes that share the texts out; all end with the whole gradient. The weights must come without one.
     If the loss is not finite the weights get no gradient: look before you step.
+    Raises torch.OutOfMemoryError in every process if it came in one, with the gradient half done.
     """
     lengths = np.array([len(row) for row in texts.ids])
     trained, measured = (
         [rows[inner] for inner in plan(lengths[rows], budget_tokens)]
-        for rows in (texts.trained_rows, texts.measured_rows)
+        for rows in (ranks.share(texts.trained_rows, lengths), ranks.share(texts.measured_rows, lengths))
     )
 
     def embed(rows: Rows) -> Tensor:
         return _embed(encoder, texts.ids, rows, bf16)
 
-    first, graph_kept = _first_pass(embed, trained, measured, lengths, graph_bytes)
-    vectors_UD = torch.empty_like(torch.cat([vectors.detach() for vectors in first]))
-    vectors_UD[torch.from_numpy(np.concatenate([*trained, *measured]))] = torch.cat([v.detach() for v in first])
-    vectors_UD.requires_grad_()
-    losses = loss_of(vectors_UD)
-    if torch.isfinite(losses.loss):
-        losses.loss.backward()
-        gradient_UD = vectors_UD.grad
-        assert gradient_UD is not None
-        for place, rows in enumerate(trained):
-            vectors_BD = first[place] if graph_kept else embed(rows)
-            backward((vectors_BD * gradient_UD[torch.from_numpy(rows)]).sum())
-            first[place] = vectors_BD.detach()  # its graph is let go
-    losses = losses._replace(loss=losses.loss.detach())
-    return StepOutcome(losses, int(lengths.sum()), padding_share(lengths, [*trained, *measured]), graph_kept)
+    first, graph_kept = ranks.together(lambda: _first_pass(embed, trained, measured, lengths, graph_bytes))
+    vectors_UD = torch.zeros(len(texts.ids), encoder.dimension, dtype=encoder.vector_dtype, device=encoder.device)
+    for rows, vectors_BD in zip([*trained, *measured], first, strict=True):
+        vectors_UD[torch.from_numpy(rows)] = vectors_BD.detach()
+    ranks.gather_rows(vectors_UD).requires_grad_()
+
+    def second_pass() -> WeightedLoss:
+        losses = loss_of(vectors_UD)
+        if torch.isfinite(losses.loss):
+            losses.loss.backward()
+            gradient_UD = vectors_UD.grad
+            assert gradient_UD is not None
+            for place, rows in enumerate(trained):
+                vectors_BD = first[place] if graph_kept else embed(rows)
+                (vectors_BD * gradient_UD[torch.from_numpy(rows)]).sum().backward()
+                first[place] = vectors_BD.detach()  # its graph is let go
+        return losses._replace(loss=losses.loss.detach())
+
+    losses = ranks.together(second_pass)
+    ranks.sum_gradients(encoder.model)
+    tokens = int(lengths.sum())
+    computed, kept = ranks.total(padded_tokens(lengths, [*trained, *measured]), int(graph_kept))
+    return StepOutcome(losses, tokens, 1 - tokens / computed, kept == ranks.size)
 
 
 def _first_pass(
@@ -140,8 +152,8 @@ def _first_pass(
 ) -> tuple[list[Tensor], bool]:
     """The vectors of all micro-batches, and whether those of `trained` hold their graph."""
     vectors: list[Tensor] = []
-    kept = False
-    if graph_bytes:
+    kept = graph_bytes > 0
+    if kept and trained:
         memory = GraphMemory()
         with memory.counting():
             vectors.append(embed(trained[0]))

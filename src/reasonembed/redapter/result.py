@@ -36,7 +36,7 @@ def save_result(
     receipt: Receipt,
     totals: Totals,
     log_path: Path,
-) -> TrainResult:
+) -> None:
     """Write the trained model to `out`, with its card, manifest and log, whole or not at all."""
     manifest = make_manifest(receipt, examples, config, totals)
     prompts = model_prompts(examples, config)
@@ -54,7 +54,6 @@ def save_result(
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n"
     extra = {LOG_FILE: log_path.read_text(encoding="utf-8"), MANIFEST_FILE: text}
     save_encoder(encoder, out, prompts=prompts, card=model_card(facts), extra=extra)
-    return TrainResult(out, out / LOG_FILE, totals)
 
 
 def model_prompts(examples: Sequence[TrainingExample], config: TrainConfig) -> dict[str, str]:

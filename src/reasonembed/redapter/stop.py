@@ -17,19 +17,19 @@ class TrainingStopped(ReasonEmbedError):
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[list[str]]:
-    """A list that gets the name of SIGTERM or SIGINT when it comes; a second one acts as it always did.
+def stop_signals() -> Iterator[list[signal.Signals]]:
+    """A list that gets SIGTERM or SIGINT when it comes; a second one acts as it always did.
 
     Outside the main thread, where Python delivers no signals, the list stays empty.
     """
-    caught: list[str] = []
+    caught: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def note(number: int, _frame: object) -> None:
-        caught.append(signal.Signals(number).name)
+        caught.append(signal.Signals(number))
         signal.signal(number, before[signal.Signals(number)])
 
     for number in before:

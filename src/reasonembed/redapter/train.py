@@ -2,6 +2,7 @@
 
 `OUT.training/` holds the checkpoints and the log while it runs; `OUT/`, a sentence-transformers folder,
 appears when it is done. Running the same call again goes on from the last checkpoint, or finds the work done.
+Under `torchrun` or `accelerate launch` every process runs this loop; the first alone writes and speaks.
 """
 
 from __future__ import annotations
@@ -9,25 +10,27 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from accelerate import Accelerator
 
 from reasonembed.encoder.frozen import FrozenStates
 from reasonembed.encoder.lora import add_lora, train_last_layers
 from reasonembed.encoder.model import Encoder
-from reasonembed.errors import InputError, ReasonEmbedError, shown
-from reasonembed.files import write_json
+from reasonembed.errors import InputError, ReasonEmbedError, StorageError, shown
+from reasonembed.files import sha256_json, write_json
 from reasonembed.redapter.batches import Batch, epoch_batches
 from reasonembed.redapter.checkpoint import newest_checkpoint, restore, save_checkpoint
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample, from_examples, read_released
-from reasonembed.redapter.gradcache import cached_backward, tokenize_batch
+from reasonembed.redapter.gather import Ranks, join_ranks
+from reasonembed.redapter.gradcache import BatchTexts, StepOutcome, cached_backward, tokenize_batch
 from reasonembed.redapter.log import StepRecord, TrainLog, make_record, total
+from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.objective import batch_loss
 from reasonembed.redapter.optimizer import learning_rate_at, make_optimizer
 from reasonembed.redapter.receipt import (
@@ -59,8 +62,9 @@ class Training(NamedTuple):
     """What a running training holds; `work` is where its checkpoints and log lie."""
 
     encoder: Encoder
-    optimizer: Any
-    accelerator: Accelerator
+    optimizer: torch.optim.Optimizer
+    ranks: Ranks
+    memory: StepMemory
     config: TrainConfig
     receipt: Receipt
     work: Path
@@ -82,58 +86,69 @@ def train(
     resume: go on from the last checkpoint of the same training, or return at once if it is finished; False
     discards both.  keep_work: leave checkpoints and log in `out_folder`.training afterwards.
     frozen: what the frozen layers made of texts in an earlier training from the same base with the same
-    `train_layers`; it grows.  progress: called after each step with its record and the number of steps in all.
+    `train_layers`; it grows.  progress: called after each step with its record and the number of steps in all; of
+    several processes, in the first alone.
     Raises InputError for data that cannot be trained on, StageChanged if what stands there was made
-    otherwise, TrainingStopped after SIGTERM or Ctrl-C, ReasonEmbedError if the loss is not finite.
+    otherwise, TrainingStopped after SIGTERM or Ctrl-C, ReasonEmbedError if the loss is not finite, memory does not
+    suffice, or another process is gone.
     """
     config = config or TrainConfig()
     out = Path(out_folder)
     work = out.with_name(out.name + ".training")
     _check(examples, config)
     receipt = make_receipt(examples, base, config)
+    ranks = join_ranks()
     manifest = read_manifest(out)
     if not resume:
-        shutil.rmtree(work, ignore_errors=True)
+        if ranks.first:
+            shutil.rmtree(work, ignore_errors=True)
     elif manifest is not None:
         refuse_change(manifest.receipt, receipt, where=out)
         return TrainResult(out, out / LOG_FILE, manifest.totals)
-    training = _prepare(base, config, receipt, work, frozen)
+    training = _prepare(base, config, receipt, work, frozen, ranks)
     log = _run(training, examples, progress)
     training.encoder.frozen = None  # from here on the model is a model like any other
-    totals = total(log.records)
-    if totals.truncated:
-        logger.warning("%d texts were longer than the limit and were cut (counted at each use).", totals.truncated)
-    result = save_result(training.encoder, out, examples, config, receipt, totals, log.path)
-    if not keep_work:
-        shutil.rmtree(work, ignore_errors=True)
-    return result
+    if log:
+        totals = total(log.records)
+        if totals.truncated:
+            logger.warning("%d texts were longer than the limit and were cut (counted at each use).", totals.truncated)
+        save_result(training.encoder, out, examples, config, receipt, totals, log.path)
+        if not keep_work:
+            shutil.rmtree(work, ignore_errors=True)
+    ranks.wait()
+    saved = read_manifest(out)
+    assert saved is not None, "the first process wrote it, and all see one disk"
+    return TrainResult(out, out / LOG_FILE, saved.totals)
 
 
 def _run(
     training: Training,
     examples: Sequence[TrainingExample],
     progress: Callable[[StepRecord, int], None] | None,
-) -> TrainLog:
-    """The loop: from the last checkpoint, or the beginning, to the last step."""
-    config, work = training.config, training.work
+) -> TrainLog | None:
+    """The loop: from the last checkpoint, or the beginning, to the last step. The log is the first process's."""
+    config, ranks = training.config, training.ranks
     per_epoch = len(_batches(examples, config, epoch=0))
     steps = per_epoch * config.epochs
     done = _resume(training)
-    log = TrainLog(work / LOG_FILE, steps_done=done)
-    with stop_signals() as stopped:
+    log = TrainLog(training.work / LOG_FILE, steps_done=done) if ranks.first else None
+    with stop_signals() as caught:
         for epoch in range(done // per_epoch, config.epochs):
             for batch in _batches(examples, config, epoch)[done % per_epoch :]:
                 record = train_step(training, batch, step=done, learning_rate=learning_rate_at(done, steps, config))
                 done += 1
-                log.add(record)
-                if progress:
+                if log:
+                    log.add(record)
+                if log and progress:
                     progress(record, steps)
+                stopped = ranks.largest(caught[0] if caught else 0)  # any process's signal stops all
                 due = config.checkpoint_every_steps and done % config.checkpoint_every_steps == 0
                 if stopped or (due and done < steps):
                     _save_checkpoint(training, done)
                 if stopped:
                     raise TrainingStopped(
-                        f"stopped by {stopped[0]} after step {done} of {steps}; the same command goes on from there."
+                        f"stopped by {signal.Signals(stopped).name} after step {done} of {steps}; the same command "
+                        f"goes on from there."
                     )
     return log
 
@@ -141,21 +156,13 @@ def _run(
 def train_step(training: Training, batch: Batch, *, step: int, learning_rate: float) -> StepRecord:
     """One optimiser step on one global batch; `step` counts the steps before it."""
     started = time.perf_counter()
-    encoder, optimizer, accelerator, config, _, work = training
+    encoder, optimizer, config = training.encoder, training.optimizer, training.config
     texts = tokenize_batch(encoder, batch, config)  # U distinct texts, each once
-    outcome = cached_backward(  # embed all U; loss on the vectors; hand its gradient on to the weights
-        encoder,
-        texts,
-        lambda vectors_UD: batch_loss(vectors_UD, texts, batch, config, step=step),
-        budget_tokens=config.micro_batch_tokens,
-        graph_bytes=config.kept_graph_mb << 20,
-        bf16=config.bf16,
-        backward=accelerator.backward,
-    )
+    outcome = _gradient(training, texts, batch, step=step)
     trained = [parameter for parameter in encoder.model.parameters() if parameter.grad is not None]
-    norm = float(accelerator.clip_grad_norm_(trained, config.gradient_clip or math.inf)) if trained else 0.0
-    if not math.isfinite(float(outcome.losses.loss)) or not math.isfinite(norm):
-        _stop_diverged(batch, outcome.losses.loss_B.tolist(), norm, step=step, work=work)
+    norm = float(torch.nn.utils.clip_grad_norm_(trained, config.gradient_clip or math.inf)) if trained else 0.0
+    if training.ranks.largest(not math.isfinite(float(outcome.losses.loss)) or not math.isfinite(norm)):
+        _stop_diverged(training, batch, outcome.losses.loss_B.tolist(), norm, step=step)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.step()
@@ -172,12 +179,39 @@ def train_step(training: Training, batch: Batch, *, step: int, learning_rate: fl
     )
 
 
+def _gradient(training: Training, texts: BatchTexts, batch: Batch, *, step: int) -> StepOutcome:
+    """Embed all U texts, take the loss on the vectors, hand its gradient on to the weights; where memory runs out,
+    once more in smaller pieces.
+    """
+    config, memory = training.config, training.memory
+    while True:
+        try:
+            return cached_backward(
+                training.encoder,
+                texts,
+                lambda vectors_UD: batch_loss(vectors_UD, texts, batch, config, step=step),
+                budget_tokens=memory.budget_tokens,
+                graph_bytes=memory.graph_bytes,
+                bf16=config.bf16,
+                ranks=training.ranks,
+            )
+        except torch.OutOfMemoryError:
+            pass  # what the attempt holds is let go with the exception: the next one starts after this block
+        training.optimizer.zero_grad(set_to_none=True)
+        memory.halve(longest_tokens=max(len(row) for row in texts.ids))
+        if training.ranks.first:
+            logger.warning(
+                "Memory ran out at step %d; from here on micro-batches have %d tokens and no graph is kept.",
+                step + 1,
+                memory.budget_tokens,
+            )
+
+
 def _prepare(
-    base: str | Path, config: TrainConfig, receipt: Receipt, work: Path, frozen: FrozenStates | None
+    base: str | Path, config: TrainConfig, receipt: Receipt, work: Path, frozen: FrozenStates | None, ranks: Ranks
 ) -> Training:
     torch.manual_seed(config.seed)
-    accelerator = Accelerator(mixed_precision="no")  # bf16 autocast is in the step, where both passes need it
-    encoder = Encoder.load(base, device=str(accelerator.device))
+    encoder = Encoder.load(base, device=str(ranks.device))
     if max(config.matryoshka_dims, default=0) > encoder.dimension:
         raise InputError(
             f"matryoshka_dims asks for {max(config.matryoshka_dims)} dimensions and {receipt.base} has "
@@ -191,8 +225,9 @@ def _prepare(
         train_last_layers(encoder.model, config.train_layers)
         if config.train_layers is not None:
             encoder.keep_frozen(config.train_layers, frozen)
-    encoder.model, optimizer = accelerator.prepare(encoder.model, make_optimizer(encoder.model, config))
-    return Training(encoder, optimizer, accelerator, config, receipt, work)
+    ranks.same_weights(encoder.model)  # adapters begin at random
+    optimizer = make_optimizer(encoder.model, config)
+    return Training(encoder, optimizer, ranks, StepMemory(config), config, receipt, work)
 
 
 def _batches(examples: Sequence[TrainingExample], config: TrainConfig, epoch: int) -> list[Batch]:
@@ -224,30 +259,56 @@ def _check(examples: Sequence[TrainingExample], config: TrainConfig) -> None:
 
 
 def _save_checkpoint(training: Training, step: int) -> None:
-    model, optimizer = training.encoder.model, training.optimizer
-    save_checkpoint(training.work, step, training.receipt, model, optimizer, keep=training.config.keep_checkpoints)
+    """The first process writes; the others wait, so that none ends before the checkpoint is whole."""
+    model, optimizer, memory = training.encoder.model, training.optimizer, training.memory
+    if training.ranks.first:
+        keep = training.config.keep_checkpoints
+        save_checkpoint(training.work, step, training.receipt, model, optimizer, keep=keep, memory=memory)
+    training.ranks.wait()
 
 
 def _resume(training: Training) -> int:
     """The number of steps that a checkpoint holds, put back; 0 without one."""
-    found = newest_checkpoint(training.work)
+    ranks, work = training.ranks, training.work
+    if ranks.first:
+        _make_folder(work)
+    ranks.wait()
+    found = newest_checkpoint(work)
+    step = found[1].step if found else 0
+    if not ranks.agree(sha256_json([training.receipt, step, work.is_dir()])):
+        raise InputError(
+            f"the processes of this training were not given the same command, base model and data, or do not see the "
+            f"same checkpoints in {work}. Give all the same, and an output folder on a disk that they share."
+        )
     if found is None:
         return 0
     path, state = found
-    refuse_change(state.receipt, training.receipt, where=training.work)
+    refuse_change(state.receipt, training.receipt, where=work)
     restore(path, training.encoder.model, training.optimizer)
+    if state.micro_batch_tokens == training.config.micro_batch_tokens:
+        training.memory.halvings = state.halvings
     logger.info("Going on from %s.", path)
-    return state.step
+    return step
 
 
-def _stop_diverged(batch: Batch, losses: list[float], norm: float, *, step: int, work: Path) -> None:
+def _make_folder(work: Path) -> None:
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder {work}: {error}. Choose another output folder.") from error
+
+
+def _stop_diverged(training: Training, batch: Batch, losses: list[float], norm: float, *, step: int) -> None:
     """Save which examples the loss broke on, and stop."""
-    path = work / "diverged.json"
+    path = training.work / "diverged.json"
     rows = [
         {"example_id": example.example_id, "loss": repr(loss)}
         for example, loss in zip(batch.examples, losses, strict=True)
     ]
-    write_json(path, {"step": step + 1, "domain": batch.domain, "gradient_norm": repr(norm), "examples": rows})
+    found = {"step": step + 1, "domain": batch.domain, "gradient_norm": repr(norm), "examples": rows}
+    if training.ranks.first:
+        write_json(path, found)
+    training.ranks.wait()
     raise ReasonEmbedError(
         f"the loss or its gradient is not finite at step {step + 1} ({batch.domain}); the weights were not changed. "
         f"The batch is in {path}. Lower the learning rate, look at those examples, or train without bf16."

@@ -15,6 +15,7 @@ from reasonembed.config import load_toml
 from reasonembed.errors import InputError
 from reasonembed.evaluate.report import ReportData, machine_facts
 from reasonembed.files import read_jsonl
+from reasonembed.processes import is_first
 from reasonembed.redapter.batches import epoch_batches
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
@@ -56,7 +57,7 @@ def train(
     """Train `base` on the examples of workspaces or data files, and leave a sentence-transformers folder in `out`.
 
     report: judge base and trained model on the workspaces' held-out queries, where there are some, and write
-    results and an HTML report into `OUT-report/`.
+    results and an HTML report into `OUT-report/`. Of several processes the first alone does so.
     Raises what `redapter.train.train` and `load_training_data` raise; the same call goes on where it stopped.
     """
     from reasonembed.redapter.train import train as run_training
@@ -68,7 +69,7 @@ def train(
     with training_progress(f"train {out.name}") as seen:
         result = run_training(loaded.examples, base, out, config, resume=resume, progress=seen)
     done = TrainingReport(result.model_folder, result.log_path, result.totals)
-    if not (report and loaded.holdouts):
+    if not (report and loaded.holdouts and is_first()):
         return done
     judgment = judge_training(loaded, base=base, trained=out, config=config)
     folder = out.with_name(out.name + "-report")

@@ -1,0 +1,169 @@
+"""Runs worlds of processes for test_gather.py: imports torch once, then forks each job's processes.
+
+    python world.py JOBS.json RESULTS.json
+
+A job: `name`, `size` (processes), `run` (a function of this file), `arguments`. A result: each process's exit code.
+What a job computes it leaves in files.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import accelerate  # noqa: F401
+import msgspec
+import peft  # noqa: F401
+import torch
+from safetensors.torch import save_file
+from transformers import BertModel, PreTrainedTokenizerFast, Qwen2Tokenizer, Qwen3Model  # noqa: F401
+
+from reasonembed.encoder.model import Encoder
+from reasonembed.errors import ReasonEmbedError
+from reasonembed.redapter import train as training
+from reasonembed.redapter.batches import epoch_batches
+from reasonembed.redapter.config import TrainConfig
+from reasonembed.redapter.data import TrainingExample
+from reasonembed.redapter.gather import join_ranks
+from reasonembed.redapter.gradcache import cached_backward, tokenize_batch
+from reasonembed.redapter.objective import batch_loss
+
+PATIENCE_S = 120
+
+
+class Job(msgspec.Struct):
+    name: str
+    size: int
+    run: str
+    arguments: dict[str, Any]
+
+
+def step(data: str, cases: dict[str, dict[str, Any]], out: str) -> None:
+    """Leaves loss, RI weights and gradients of one batch for each case, in a file for each process."""
+    examples = _examples(data)
+    ranks = join_ranks()
+    for name, case in cases.items():
+        config = msgspec.convert(case["config"], TrainConfig)
+        encoder = Encoder.load(case["model"], dtype=case["dtype"], device="cpu")
+        (batch,) = epoch_batches(
+            examples[: config.global_queries], seed=3, epoch=0, group_size=4, global_queries=config.global_queries
+        )
+        texts = tokenize_batch(encoder, batch, config)
+        outcome = cached_backward(
+            encoder,
+            texts,
+            functools.partial(batch_loss, texts=texts, batch=batch, config=config, step=0),
+            budget_tokens=config.micro_batch_tokens,
+            graph_bytes=config.kept_graph_mb << 20,
+            ranks=ranks,
+        )
+        assert outcome.graph_kept == bool(config.kept_graph_mb)
+        found = {name: p.grad for name, p in encoder.model.named_parameters() if p.grad is not None}
+        found |= {"loss": outcome.losses.loss, "weight_B": outcome.losses.weight_B}
+        save_file({key: tensor.contiguous() for key, tensor in found.items()}, f"{out}/{name}-{ranks.rank}.safetensors")
+
+
+def train(data: str, base: str, out: str, config: dict[str, Any], happens: dict[str, Any] | None = None) -> None:
+    """A whole training in float64, where equal but for rounding means equal to many digits.
+
+    happens: {"rank", "step", "what"}: a signal's name that this process gets after that step, or "no memory" while
+    it computes its first or second pass.
+    """
+    Encoder.load = functools.partial(Encoder.load, dtype="float64")  # type: ignore[method-assign]
+    if happens and str(happens["rank"]) == os.environ.get("RANK", "0"):
+        _arrange(happens["step"], happens["what"])
+    training.train(_examples(data), base, out, msgspec.convert(config, TrainConfig), keep_work=True)
+
+
+def _arrange(number: int, what: str) -> None:
+    whole, embed = training.train_step, Encoder.embed
+
+    def train_step(*args: Any, step: int, **options: Any) -> Any:
+        if what == "no memory" and step + 1 == number:
+            Encoder.embed = _failing(embed)  # type: ignore[method-assign]
+        record = whole(*args, step=step, **options)
+        if what.startswith("SIG") and step + 1 == number:
+            os.kill(os.getpid(), signal.Signals[what])
+        return record
+
+    training.train_step = train_step
+
+
+def _failing(embed: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """`embed`, for which memory runs out in the middle of the first pass, and then in that of a second pass."""
+    fails = {False: 1, True: 1}  # with the gradient on: times to come
+
+    def failing(*args: Any, **options: Any) -> torch.Tensor:
+        graph = torch.is_grad_enabled()
+        if fails[graph] and (not graph or not fails[False]):
+            fails[graph] -= 1
+            raise torch.OutOfMemoryError("planted")
+        return embed(*args, **options)
+
+    return failing
+
+
+def _examples(data: str) -> list[TrainingExample]:
+    return msgspec.json.decode(Path(data).read_bytes(), type=list[TrainingExample])
+
+
+def _fork(job: Job, rank: int, port: int) -> int:
+    """The process id of one of the job's processes."""
+    if (child := os.fork()) != 0:
+        return child
+    code = 99
+    try:
+        if job.size > 1:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job.size)}
+            os.environ |= {"LOCAL_WORLD_SIZE": str(job.size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        torch.set_num_threads(1)
+        globals()[job.run](**job.arguments)
+        code = 0
+    except ReasonEmbedError as error:
+        print(f"{job.name} {rank}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        code = error.exit_code
+    finally:
+        if code == 99:
+            traceback.print_exc()
+        os._exit(code)
+
+
+def _wait(children: list[int]) -> list[int]:
+    """Their exit codes, -N for a signal; those that hang are killed."""
+    codes: dict[int, int] = {}
+    deadline = time.monotonic() + PATIENCE_S
+    while len(codes) < len(children):
+        for child in children:
+            if child not in codes:
+                found, status = os.waitpid(child, os.WNOHANG)
+                if found:
+                    codes[child] = os.waitstatus_to_exitcode(status)
+                elif time.monotonic() > deadline:
+                    os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    return [codes[child] for child in children]
+
+
+def main(jobs_path: str, results_path: str) -> None:
+    jobs = msgspec.json.decode(Path(jobs_path).read_bytes(), type=list[Job])
+    results = {}
+    for job in jobs:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        began = time.monotonic()
+        results[job.name] = _wait([_fork(job, rank, port) for rank in range(job.size)])
+        print(f"{job.name}: {results[job.name]} in {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+    Path(results_path).write_bytes(msgspec.json.encode(results))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
