@@ -1,7 +1,6 @@
 """The search for the demo's training recipe, on training queries held out; test queries are never read.
 
     python benchmarks/tune_demo.py --run      run what the .jsonl does not hold yet
-    python benchmarks/tune_demo.py --curves   the same for CURVES: cheap looks at many settings after each epoch
     python benchmarks/tune_demo.py --table    print the Markdown table of all runs
 
 The test queries are of two kinds: three of seven in each domain are about ideas that no training query touches. So is
@@ -109,8 +108,10 @@ def s(**settings: Any) -> dict[str, Any]:
     return start | {"train_layers": 2} | settings
 
 
-def c(learning_rate: float, temperature: float, group_size: int, global_queries: int, **more: Any) -> dict[str, Any]:
-    """Settings of a curve: all six layers, the embeddings frozen, texts to 256 tokens, unless `more` says otherwise."""
+def all_layers(
+    learning_rate: float, temperature: float, group_size: int, global_queries: int, **more: Any
+) -> dict[str, Any]:
+    """Settings of a trial that trains all six layers; the token embeddings stay."""
     sizes = {"group_size": group_size, "global_queries": global_queries}
     return {"learning_rate": learning_rate, "temperature": temperature, **sizes, "train_layers": 6, **more}
 
@@ -126,33 +127,11 @@ TRIALS: list[Trial] = [
     Trial("soft-lr5e-5-t0.1", s(group_size=2, global_queries=9, learning_rate=5e-5, temperature=0.1)),
     Trial("soft-lr5e-5-t0.02", s(group_size=2, global_queries=9, learning_rate=5e-5, temperature=0.02)),
     Trial("soft-lr5e-5-g4", s(group_size=4, global_queries=9, learning_rate=5e-5)),
-    Trial("all-lr5e-5-t.05-e2", c(5e-5, 0.05, 8, 27, epochs=2, **LONG), stage="all layers"),
-    Trial("all-lr4e-5-t.05-e3", c(4e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
-    Trial("all-lr8e-5-t.1-e2", c(8e-5, 0.1, 8, 27, epochs=2, **LONG), stage="all layers"),
-    Trial("all-lr3e-5-t.05-e3", c(3e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers"),
-    Trial("all-lr6e-5-t.1-e3", c(6e-5, 0.1, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
-]
-
-
-SHORT: dict[str, Any] = {"max_query_tokens": 128, "max_passage_tokens": 128}
-CURVES: list[Trial] = [
-    Trial("c-2e-5-t.05-g8-q27", c(2e-5, 0.05, 8, 27, epochs=4), splits=(0, 1)),
-    Trial("c-5e-5-t.1-g8-q27", c(5e-5, 0.1, 8, 27, epochs=4), splits=(0, 1)),
-    Trial("c-5e-5-t.05-g3-q27", c(5e-5, 0.05, 3, 27, epochs=4)),
-    Trial("c-5e-5-t.05-g8-q27-l3", c(5e-5, 0.05, 8, 27, epochs=4, train_layers=3)),
-    Trial("c-1e-4-t.1-g8-q27-l3", c(1e-4, 0.1, 8, 27, epochs=4, train_layers=3)),
-    Trial("c-lora16-5e-4-t.05-g8-q27", c(5e-4, 0.05, 8, 27, epochs=3, train_layers=None, lora=16)),
-    Trial("c-2e-5-t.05-g2-q9", c(2e-5, 0.05, 2, 9, epochs=3)),
-    Trial("c-5e-5-t.05-g2-q27", c(5e-5, 0.05, 2, 27, epochs=3)),
-    Trial("c-2e-5-t.02-g8-q27", c(2e-5, 0.02, 8, 27, epochs=2)),
-    Trial("c-1e-4-t.1-g3-q27", c(1e-4, 0.1, 3, 27, epochs=3)),
-    Trial("c-3e-5-t.05-g4-q27-l4", c(3e-5, 0.05, 4, 27, epochs=3, train_layers=4)),
-    Trial("c-5e-5-t.1-g2-q9-128", c(5e-5, 0.1, 2, 9, epochs=2, **SHORT)),
-    Trial("c-2e-5-t.05-g8-q9-128", c(2e-5, 0.05, 8, 9, epochs=2, **SHORT)),
-    Trial("c-3e-5-t.1-g8-q9-128", c(3e-5, 0.1, 8, 9, epochs=1, **SHORT)),
-    Trial("c-2e-5-t.05-g8-q27-128", c(2e-5, 0.05, 8, 27, epochs=3, **SHORT)),
-    Trial("c-5e-5-t.2-g8-q27-128", c(5e-5, 0.2, 8, 27, epochs=3, **SHORT)),
-    Trial("c-5e-5-t.1-g8-q27-128", c(5e-5, 0.1, 8, 27, epochs=3, **SHORT), splits=(1,)),
+    Trial("all-lr5e-5-t.05-e2", all_layers(5e-5, 0.05, 8, 27, epochs=2, **LONG), stage="all layers"),
+    Trial("all-lr4e-5-t.05-e3", all_layers(4e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
+    Trial("all-lr8e-5-t.1-e2", all_layers(8e-5, 0.1, 8, 27, epochs=2, **LONG), stage="all layers"),
+    Trial("all-lr3e-5-t.05-e3", all_layers(3e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers"),
+    Trial("all-lr6e-5-t.1-e3", all_layers(6e-5, 0.1, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
 ]
 
 
@@ -285,81 +264,6 @@ def run(trial: Trial, loss: str, split: int, seed: int) -> Outcome:
     )
 
 
-def run_curve(trial: Trial, split: int, seed: int) -> Iterable[Outcome]:
-    """One training with plain InfoNCE, judged after each epoch: so many trials for the price of one.
-
-    Cheaper than `train` and not the same: the learning rate stays at its peak after the warm-up (linear decay would
-    need to know the end), the graph is kept, bfloat16 autocast in training and in judging. For choosing where to
-    look; what is chosen is run by `train`.
-    """
-    import torch
-
-    from reasonembed.encoder.lora import LoraSettings, add_lora, train_last_layers
-    from reasonembed.encoder.model import Encoder
-    from reasonembed.redapter.batches import epoch_batches
-    from reasonembed.redapter.gradcache import cached_backward, tokenize_batch
-    from reasonembed.redapter.objective import batch_loss
-    from reasonembed.redapter.optimizer import make_optimizer
-    from reasonembed.redapter.train import TrainConfig
-
-    settings = {"max_query_tokens": 256, "max_passage_tokens": 256} | trial.settings
-    if rank := settings.pop("lora", None):
-        settings["lora"] = LoraSettings(rank=rank, alpha=2 * rank)
-    config = TrainConfig(**(FIXED | settings | {"loss": "infonce", "seed": seed}))
-    torch.manual_seed(seed)
-    encoder = Encoder.load(minilm_folder())
-    if config.lora:
-        encoder.model = add_lora(encoder.model, config.lora)
-    else:
-        train_last_layers(encoder.model, config.train_layers)
-    optimizer = make_optimizer(encoder.model, config)
-    trained = [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
-    examples = training_examples(split)
-    sizes = {"group_size": config.group_size, "global_queries": config.global_queries}
-    per_epoch = len(epoch_batches(examples, seed=seed, epoch=0, **sizes))
-    warm = max(1, int(config.warmup_share * per_epoch * config.epochs))
-    seconds = 0.0
-    step = 0
-    for epoch in range(config.epochs):
-        began = time.perf_counter()
-        for batch in epoch_batches(examples, seed=seed, epoch=epoch, **sizes):
-            texts = tokenize_batch(encoder, batch, config)
-            loss_of = functools.partial(batch_loss, texts=texts, batch=batch, config=config, step=step)
-            cached_backward(encoder, texts, loss_of, budget_tokens=4096, graph_bytes=1 << 40, bf16=True)
-            torch.nn.utils.clip_grad_norm_(trained, config.gradient_clip or 1.0)
-            step += 1
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * min(1.0, step / warm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        seconds += time.perf_counter() - began
-        with torch.autocast("cpu", torch.bfloat16):
-            result = evaluate(DenseSystem(encoder), held_out_collections(split), measures=[MEASURE])
-        scores = {f"{domain}/{name}": round(value, 6) for (domain, name), value in result.scores[MEASURE].items()}
-        shown_settings = trial.settings | {"epochs": epoch + 1}
-        name = f"{trial.name}-e{epoch + 1}"
-        yield Outcome(name, "curve", shown_settings, "infonce", split, seed, step, round(seconds, 1), scores)
-
-
-def run_curves(options: argparse.Namespace) -> None:
-    """Run, in the order of the list, the curves that the results do not hold yet."""
-    import torch
-
-    torch.set_num_threads(options.threads)
-    rows = read_results()
-    base = next(row.scores for row in rows if row.loss == "base")
-    done = {(row.trial, row.split, row.seed) for row in rows}
-    for trial in CURVES:
-        for seed, split in ((x, y) for x in trial.seeds for y in trial.splits):
-            if options.only not in trial.name or (f"{trial.name}-e{trial.settings['epochs']}", split, seed) in done:
-                continue
-            for outcome in run_curve(trial, split, seed):
-                if (outcome.trial, split, seed) not in done:
-                    append(outcome)
-                gain, fresh = shown(gain_over(base, [outcome])), shown(gain_over(base, [outcome], new=True))
-                print(f"{outcome.trial} split {split}: {gain}, new ideas {fresh}", flush=True)
-
-
 def read_results() -> list[Outcome]:
     return list(read_jsonl(RESULTS, Outcome)) if RESULTS.exists() else []
 
@@ -447,15 +351,12 @@ def shown(gain: Difference) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", action="store_true", help="run what the results do not hold yet")
-    parser.add_argument("--curves", action="store_true", help="the same for the curves")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="trials whose name holds this text")
     parser.add_argument("--table", action="store_true", help="print the table of what was run so far")
     options = parser.parse_args()
     if options.run:
         run_trials(options)
-    if options.curves:
-        run_curves(options)
     if options.table:
         print("\n".join(table(read_results())))
 

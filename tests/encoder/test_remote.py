@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -55,33 +54,11 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[tuple[str, list[Server]]]:
+def address(served: Any) -> Iterator[tuple[str, list[Server]]]:
     """One server for all tests of the file; the list holds the script of the test at hand."""
     scripts: list[Server] = []
-    loop, ready, url = asyncio.new_event_loop(), threading.Event(), []
-
-    async def start() -> web.AppRunner:
-        app = web.Application()
-        app.add_routes([web.post("/v1/embeddings", lambda request: scripts[-1].handle(request))])
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url.append(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
-        return runner
-
-    def run() -> None:
-        runner = loop.run_until_complete(start())
-        ready.set()
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
-        loop.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    assert ready.wait(10)
-    yield url[0], scripts
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
+    with served([web.post("/v1/embeddings", lambda request: scripts[-1].handle(request))]) as url:
+        yield f"{url}/v1", scripts
 
 
 @pytest.fixture

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,43 +58,19 @@ class Server:
         return web.json_response({"object": "list", "data": [{"id": name} for name in self.models]})
 
 
-@contextlib.contextmanager
-def running(server: Server) -> Iterator[Server]:
-    ready = threading.Event()
-    loop = asyncio.new_event_loop()
-
-    async def start() -> web.AppRunner:
-        app = web.Application(client_max_size=2**25)
-        app.add_routes([web.post("/v1/chat/completions", server.chat), web.get("/v1/models", server.list_models)])
-        app.add_routes([web.post("/openai/deployments/{name}/chat/completions", server.chat)])
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        return runner
-
-    def run() -> None:
-        runner = loop.run_until_complete(start())
-        ready.set()
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
-        loop.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield server
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-
-
 @pytest.fixture
-def serve() -> Iterator[Callable[[Handler], Server]]:
+def serve(served: Any) -> Iterator[Callable[[Handler], Server]]:
     """Start a server with the given handler (request, body, number of the try); it ends with the test."""
     with contextlib.ExitStack() as stack:
-        yield lambda handler: stack.enter_context(running(Server(handler)))
+
+        def start(handler: Handler) -> Server:
+            server = Server(handler)
+            chat = ("/v1/chat/completions", "/openai/deployments/{name}/chat/completions")
+            routes = [web.get("/v1/models", server.list_models), *(web.post(path, server.chat) for path in chat)]
+            server.url = f"{stack.enter_context(served(routes))}/v1"
+            return server
+
+        yield start
 
 
 @pytest.fixture

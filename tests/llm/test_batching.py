@@ -132,33 +132,18 @@ class Provider:
 
 
 @pytest.fixture
-def provider() -> Iterator[Provider]:
-    provider, ready, loop = Provider(), threading.Event(), asyncio.new_event_loop()
-
-    async def start() -> web.AppRunner:
-        app = web.Application(client_max_size=2**25)
-        app.add_routes([web.post("/v1/files", provider.upload), web.get("/v1/files/{id}/content", provider.content)])
-        app.add_routes([web.post("/v1/batches", provider.create), web.get("/v1/batches", provider.list_batches)])
-        app.add_routes([web.get("/v1/batches/{id}", provider.look)])
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        provider.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        return runner
-
-    def run() -> None:
-        runner = loop.run_until_complete(start())
-        ready.set()
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
-        loop.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    assert ready.wait(10)
-    yield provider
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
+def provider(served: Any) -> Iterator[Provider]:
+    provider = Provider()
+    routes = [
+        web.post("/v1/files", provider.upload),
+        web.get("/v1/files/{id}/content", provider.content),
+        web.post("/v1/batches", provider.create),
+        web.get("/v1/batches", provider.list_batches),
+        web.get("/v1/batches/{id}", provider.look),
+    ]
+    with served(routes) as url:
+        provider.url = f"{url}/v1"
+        yield provider
 
 
 Send = Callable[..., list[Reply]]

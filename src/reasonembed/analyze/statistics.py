@@ -157,11 +157,7 @@ def domain_statistics(
 
 def costs_of(spending: Iterable[Spending], prices: Prices) -> tuple[Cost, ...]:
     """Each line of a journal's ledger with what it cost."""
-    costs = []
-    for one in spending:
-        price = prices.of(one.model)
-        costs.append(Cost(one, price.cost(one.prompt_tokens, one.completion_tokens) if price else None))
-    return tuple(costs)
+    return tuple(Cost(one, prices.cost(one.model, one.prompt_tokens, one.completion_tokens)) for one in spending)
 
 
 def _drawn(ids: Sequence[str], sample: int | None, seed: int, domain: str) -> Sequence[str]:

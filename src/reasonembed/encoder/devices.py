@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _CHUNK_TEXTS = 512  # at most, at once to a process: enough for full micro-batches, small enough to share evenly
 _CHUNKS_EACH = 4  # at least, for each process where there are texts enough: the last to finish finishes soon
 
-_encoder: Encoder | None = None  # of a worker process, loaded once
+_loaded: Encoder | ReasonEmbedError | None = None  # of a worker process: its model, or why it has none
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -67,7 +67,10 @@ class EncoderPool:
         self._pool = ProcessPoolExecutor(
             len(devices), context, initializer=_start, initargs=(places, len(devices), str(path_or_name), options)
         )
-        facts = self._call(_facts)
+        try:
+            facts = self._pool.submit(_facts).result()
+        except BrokenProcessPool as error:
+            raise self._died() from error
         self.name, self.dimension, self.max_tokens = facts.name, facts.dimension, facts.max_tokens
         self.position_limit, self.dtype = facts.position_limit, facts.dtype
         self.pooling, self.prompts = facts.pooling, facts.prompts
@@ -112,12 +115,6 @@ class EncoderPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _call(self, function: Callable[[], Facts]) -> Facts:
-        try:
-            return self._pool.submit(function).result()
-        except BrokenProcessPool as error:
-            raise self._died() from error
-
     def _died(self) -> ReasonEmbedError:
         return ReasonEmbedError(
             f"a process that encodes on {', '.join(dict.fromkeys(self.devices))} died, perhaps for want of memory. "
@@ -152,35 +149,32 @@ def _start(places: Any, processes: int, path: str, options: dict[str, Any]) -> N
     """A worker's beginning: it takes a device from `places`; what fails is raised by the first call."""
     import torch
 
-    global _encoder, _failure
+    from reasonembed.encoder.model import Encoder
+
+    global _loaded
     device = places.get()
     if device == "cpu":
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
-    from reasonembed.encoder.model import Encoder
-
     try:
-        _encoder = Encoder.load(path, device=device, **options)
+        _loaded = Encoder.load(path, device=device, **options)
     except ReasonEmbedError as error:
-        _failure = error
+        _loaded = error
 
 
-_failure: ReasonEmbedError | None = None
-
-
-def _loaded() -> Encoder:
-    if _failure is not None:
-        raise _failure
-    assert _encoder is not None
-    return _encoder
+def _model() -> Encoder:
+    if isinstance(_loaded, ReasonEmbedError):
+        raise _loaded
+    assert _loaded is not None
+    return _loaded
 
 
 def _facts() -> Facts:
-    one = _loaded()
+    one = _model()
     return Facts(one.name, one.dimension, one.max_tokens, one.position_limit, one.dtype, one.pooling, one.prompts)
 
 
 def _encode(texts: list[str], options: dict[str, Any]) -> npt.NDArray[np.float32]:
-    return _loaded().encode(texts, **options)
+    return _model().encode(texts, **options)
 
 
 __all__ = ["EncoderPool", "check_devices", "chunks"]

@@ -69,8 +69,8 @@ class Purse:
 
     def affords(self, model: str, *, calls: int, usage: Usage) -> bool:
         """Whether so many more calls, with so many tokens in all, stay within the budget."""
-        budget, price = self.budget, self.prices.of(model)
-        cost = price.cost(usage.prompt_tokens, usage.completion_tokens) if price else 0.0
+        budget = self.budget
+        cost = self.prices.cost(model, usage.prompt_tokens, usage.completion_tokens) or 0.0
         tokens = usage.prompt_tokens + usage.completion_tokens
         return (
             (not budget.max_calls or self.calls + calls <= budget.max_calls)
@@ -84,10 +84,10 @@ class Purse:
 
     def pay(self, model: str, usage: Usage, *, calls: int = 1) -> float:
         """Count what was answered; gives what it costs, 0 where no price is known."""
-        price = self.prices.of(model)
-        if price is None:
+        cost = self.prices.cost(model, usage.prompt_tokens, usage.completion_tokens)
+        if cost is None:
             self.unpriced.add(model)
-        cost = price.cost(usage.prompt_tokens, usage.completion_tokens) if price else 0.0
+            cost = 0.0
         self.calls += calls
         self.prompt_tokens += usage.prompt_tokens
         self.completion_tokens += usage.completion_tokens

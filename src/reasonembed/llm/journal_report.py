@@ -141,7 +141,6 @@ def _stage_lines(held: Sequence[_Held], ledger: Sequence[Spending], prices: Pric
 
 
 def _stage_line(held: Sequence[_Held], spent: Spending, prices: Prices) -> StageLine:
-    price = prices.of(spent.model)
     return StageLine(
         stage=spent.stage,
         model=spent.model,
@@ -150,7 +149,7 @@ def _stage_line(held: Sequence[_Held], spent: Spending, prices: Prices) -> Stage
         calls=spent.calls,
         prompt_tokens=spent.prompt_tokens,
         completion_tokens=spent.completion_tokens,
-        cost=price.cost(spent.prompt_tokens, spent.completion_tokens) if price else None,
+        cost=prices.cost(spent.model, spent.prompt_tokens, spent.completion_tokens),
     )
 
 

@@ -56,6 +56,11 @@ class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         listed = self.models.get(model) or self.models.get(_SNAPSHOT.sub("", model))
         return listed or (Price(input=0, output=0) if model.startswith(LOCAL) else None)
 
+    def cost(self, model: str, prompt_tokens: float, completion_tokens: float) -> float | None:
+        """What so many tokens cost with a model, or None if its price is not known."""
+        price = self.of(model)
+        return price.cost(prompt_tokens, completion_tokens) if price else None
+
 
 def load_prices(path: Path | None = None) -> Prices:
     """The shipped prices, with those of a file of the same form before them.

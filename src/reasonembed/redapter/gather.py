@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from reasonembed.encoder.microbatch import Rows
 from reasonembed.errors import ConfigError, ReasonEmbedError
 
-TIMEOUT_S = 1800  # our choice: longer than writing the largest model takes, which the others wait for
+_TIMEOUT_S = 1800  # our choice: longer than writing the largest model takes, which the others wait for
 _BUCKET_BYTES = 64 << 20  # gradients are summed so many at once: few messages, little extra memory
 _NOT_OURS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
@@ -123,11 +123,11 @@ class Ranks(NamedTuple):
 ALONE = Ranks()
 
 
-def join_ranks(timeout_s: float = TIMEOUT_S) -> Ranks:
+def join_ranks() -> Ranks:
     """Meet the other processes that `torchrun` or `accelerate launch` started; alone where neither did.
 
     A GPU for each process, with NCCL between them; without GPUs the processor, with Gloo. A process that is not
-    heard of for `timeout_s` counts as gone. Raises ConfigError if the launcher asks for FSDP or DeepSpeed.
+    heard of for half an hour counts as gone. Raises ConfigError if the launcher asks for FSDP or DeepSpeed.
     """
     from accelerate import PartialState
 
@@ -140,7 +140,7 @@ def join_ranks(timeout_s: float = TIMEOUT_S) -> Ranks:
             )
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     on_cpu = launched and not torch.cuda.is_available()
-    options = {"timeout": datetime.timedelta(seconds=timeout_s)} if launched else {}
+    options = {"timeout": datetime.timedelta(seconds=_TIMEOUT_S)} if launched else {}
     state = PartialState(cpu=on_cpu, **options)
     return Ranks(state.process_index, state.num_processes, state.device)
 
@@ -173,4 +173,4 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-__all__ = ["ALONE", "TIMEOUT_S", "Ranks", "join_ranks"]
+__all__ = ["ALONE", "Ranks", "join_ranks"]

@@ -9,10 +9,9 @@ from reasonembed.redapter.config import TrainConfig
 class StepMemory:
     """What a step may take. Halving it changes nothing but rounding and time."""
 
-    def __init__(self, config: TrainConfig, *, halvings: int = 0) -> None:
-        """halvings: how often memory ran out before, as a checkpoint tells."""
+    def __init__(self, config: TrainConfig) -> None:
         self.asked_tokens = config.micro_batch_tokens
-        self.halvings = halvings
+        self.halvings = 0  # how often memory ran out, in this run and those that it goes on from
         self._graph_bytes = config.kept_graph_mb << 20
 
     @property

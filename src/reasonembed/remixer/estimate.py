@@ -57,12 +57,11 @@ def stage_cost(job: Job, stage: str, calls: int, costing: Costing) -> StageCost:
     seen = [one for one in costing.spending if (one.model, one.stage) == (model, stage) and one.completion_tokens]
     answers = sum(one.calls for one in seen)
     written = sum(one.completion_tokens for one in seen) / answers if answers else ANSWER_TOKENS[stage]
-    price = costing.prices.of(model)
     return StageCost(
         model=model,
         prompt_tokens=round(mean * calls),
         completion_tokens=round(written * calls),
-        cost=price.cost(mean * calls, written * calls) if price else None,
+        cost=costing.prices.cost(model, mean * calls, written * calls),
         counted=count is not None,
         answers_seen=answers,
     )
