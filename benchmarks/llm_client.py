@@ -1,6 +1,6 @@
 """CPU per request of the chat client with 512 requests in flight: ours, journal included, beside AsyncOpenAI.
 
-    python benchmarks/llm_client.py [--requests 10240] [--in-flight 512] [--latency-s 0.5]
+    python benchmarks/llm_client.py [--requests 40960] [--in-flight 512] [--latency-s 0.5]
 
 A null server in a process of its own answers each request after a fixed latency. For each client the table
 shows the CPU time that its own process spent per request, and the share of what that latency allows.
@@ -31,7 +31,7 @@ class Measured(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--requests", type=int, default=10240)
+    parser.add_argument("--requests", type=int, default=40960)
     parser.add_argument("--in-flight", type=int, default=512)
     parser.add_argument("--latency-s", type=float, default=0.5)
     options = parser.parse_args()
@@ -51,7 +51,7 @@ def main() -> None:
 
 def fewer(options: argparse.Namespace) -> int:
     """The official client is some ten times slower: fewer requests give the same figure."""
-    return max(options.in_flight, options.requests // 5)
+    return max(options.in_flight, options.requests // 20)
 
 
 def print_table(options: argparse.Namespace, ours: Measured, peer: Measured) -> None:

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from reasonembed.search.ranking import best_first, top_k
+from reasonembed.search.ranking import best_first, top_k, top_k_each
 
 
 def test_the_best_come_first_with_their_scores() -> None:
@@ -61,3 +61,25 @@ def test_an_empty_corpus_has_an_empty_ranking() -> None:
 def test_what_is_no_ranking_is_refused(scores: list[float], k: int, found: str) -> None:
     with pytest.raises(ValueError, match=found):
         top_k(np.array(scores), ["a", "b"], k=k)
+
+
+def test_many_queries_at_once_are_ranked_as_each_by_itself_with_ties_and_exclusions() -> None:
+    rng = np.random.default_rng(0)
+    doc_ids = [f"d{number}" for number in range(60)]
+    rows = np.stack([rng.permutation(60)[:20] for _ in range(300)])
+    scores = rng.standard_normal((300, 20))
+    scores[::3] = scores[::3].round(1)  # some tie
+    excluded = [frozenset(f"d{number}" for number in rng.integers(0, 60, query % 4)) for query in range(300)]
+    for k in (1, 7, 20, 50):
+        found = list(top_k_each(scores, rows, doc_ids, k=k, excluded=excluded))
+        alone = [
+            top_k(scores[query], [doc_ids[row] for row in rows[query]], k=k, excluded=excluded[query])
+            for query in range(300)
+        ]
+        assert [list(ranking.items()) for ranking in found] == [list(ranking.items()) for ranking in alone]
+
+
+@pytest.mark.parametrize("scores", [[[float("nan")]], [[1.0, float("nan"), 0.0]]])
+def test_a_score_that_is_not_a_number_is_refused_among_many_queries_too(scores: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match="not a number"):
+        list(top_k_each(np.array(scores), np.array([[0, 1, 2][: len(scores[0])]]), ["a", "b", "c"], k=1, excluded=[()]))

@@ -8,6 +8,7 @@ Q: queries, N: documents, D: dimension, C: candidates fetched for each query.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from reasonembed.encoder.shards import Vectors
 from reasonembed.errors import InputError, shown
 from reasonembed.records import Run
-from reasonembed.search.ranking import top_k
+from reasonembed.search.ranking import top_k_each
 
-BLOCK_BYTES = 128 * 1024 * 1024  # our choice: of float32 vectors; large enough that merging costs nothing
+BLOCK_BYTES = 256 * 1024 * 1024  # our choice: of float32 vectors; large enough that merging costs nothing
+_RESCORED_BYTES = 2 * 1024 * 1024  # our choice: of candidates whose exact scores are computed at once
 _SLACK = 16  # fetched beyond k, so that a tie at the cut rarely needs a second pass
 _MARGIN = 1e-5  # how far faiss' float32 sums may lie from the exact ones, relative to the largest score
 
@@ -53,8 +55,8 @@ def search_vectors(
     while len(pending):
         scores_QC, rows_QC = _nearest(queries[pending], document_vectors_ND, doc_ids, fetch, block_bytes)
         again = []
-        for place, floor, rows in zip(pending.tolist(), scores_QC.min(axis=1).tolist(), rows_QC, strict=True):
-            ranking = _rank(queries[place], document_vectors_ND, rows, doc_ids, k, without[place])
+        rankings = _rankings(queries[pending], document_vectors_ND, rows_QC, doc_ids, k, [without[p] for p in pending])
+        for place, floor, ranking in zip(pending.tolist(), scores_QC.min(axis=1).tolist(), rankings, strict=True):
             if fetch < len(doc_ids) and not _complete(ranking, k, floor):
                 again.append(place)
             else:
@@ -88,17 +90,27 @@ def _blocks(vectors_ND: Rows, block_bytes: int) -> Iterator[tuple[int, NDArray[n
         yield start, np.ascontiguousarray(vectors_ND[start : start + rows], dtype=np.float32)
 
 
-def _rank(
-    query_D: NDArray[np.float32],
+def _rankings(
+    queries_QD: NDArray[np.float32],
     documents_ND: Rows,
-    rows_C: NDArray[np.int64],
+    rows_QC: NDArray[np.int64],
     doc_ids: Sequence[str],
     k: int,
-    excluded: frozenset[str],
-) -> dict[str, float]:
-    candidates_CD = np.asarray(documents_ND[rows_C], dtype=np.float32)
-    scores_C = np.einsum("cd,d->c", candidates_CD, query_D, dtype=np.float64)
-    return top_k(scores_C, [doc_ids[row] for row in rows_C.tolist()], k=k, excluded=excluded)
+    excluded: Sequence[frozenset[str]],
+) -> Iterator[dict[str, float]]:
+    """The ranking of each query's candidates by their exact scores: a few queries at a time."""
+    import faiss
+
+    def rescored(some: slice) -> NDArray[np.float64]:
+        candidates_CD = np.asarray(documents_ND[rows_QC[some].ravel()], dtype=np.float32)
+        candidates_QCD = candidates_CD.reshape(*rows_QC[some].shape, -1)
+        return np.einsum("qcd,qd->qc", candidates_QCD, queries_QD[some], dtype=np.float64)
+
+    together = max(1, _RESCORED_BYTES // (4 * rows_QC.shape[1] * queries_QD.shape[1]))
+    parts = [slice(start, start + together) for start in range(0, len(queries_QD), together)]
+    with ThreadPoolExecutor(faiss.omp_get_max_threads()) as pool:
+        for some, scores_QC in zip(parts, pool.map(rescored, parts), strict=True):
+            yield from top_k_each(scores_QC, rows_QC[some], doc_ids, k=k, excluded=excluded[some])
 
 
 def _complete(ranking: Mapping[str, float], k: int, floor: float) -> bool:

@@ -6,7 +6,7 @@ decides a score. Pure functions; N: documents scored.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,32 @@ def top_k(
         rows = rows[kept >= cut]  # all that tie at the cut are kept for the ids to decide
     candidates = {doc_ids[row]: float(scores[row]) for row in rows.tolist() if doc_ids[row] not in excluded}
     return {doc_id: candidates[doc_id] for doc_id in best_first(candidates)[:k]}
+
+
+def top_k_each(
+    scores_QC: NDArray[np.floating],
+    rows_QC: NDArray[np.integer],
+    doc_ids: Sequence[str],
+    *,
+    k: int,
+    excluded: Sequence[Collection[str]],
+) -> Iterator[dict[str, float]]:
+    """`top_k` of the C candidates of each of Q queries; queries whose scores do not tie are sorted at once.
+
+    rows_QC: the candidates' places in `doc_ids`.  excluded: ids for each query. Raises as `top_k` does.
+    """
+    scores = np.asarray(scores_QC, dtype=np.float32)
+    order_QC = np.argsort(-scores, axis=1)
+    falling_QC = np.take_along_axis(scores, order_QC, axis=1)
+    best_QK = np.take_along_axis(rows_QC, order_QC[:, :k], axis=1).tolist()
+    tied_Q = np.any(falling_QC[:, :-1] <= falling_QC[:, 1:], axis=1) | np.any(np.isnan(scores), axis=1)
+    rows = zip(best_QK, falling_QC[:, :k].tolist(), tied_Q.tolist(), strict=True)
+    for query, (best, falling, tied) in enumerate(rows):
+        if not tied and not excluded[query]:
+            yield dict(zip(map(doc_ids.__getitem__, best), falling, strict=True))
+        else:
+            ids = [doc_ids[row] for row in rows_QC[query].tolist()]
+            yield top_k(scores[query], ids, k=k, excluded=excluded[query])
 
 
 def best_first(scores: Mapping[str, float]) -> list[str]:
