@@ -113,6 +113,13 @@ class Door(Protocol):
         """
         ...
 
+    def recall(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply]]:
+        """Requests that `replies` has answered before, each with its reply, in their order; counts nothing.
+
+        Raises RuntimeError for one that was not.
+        """
+        ...
+
     @property
     def spent(self) -> Spent:
         """Totals over all calls of `replies` so far."""

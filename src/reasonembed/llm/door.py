@@ -120,9 +120,10 @@ class ChatDoor:
             finally:
                 self._spent = sum_spent(self._spent, asking.spent)
         asking.raise_failures(label)
-        yield from self._read_back(make_requests())
+        yield from self.recall(make_requests())
 
-    def _read_back(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply]]:
+    def recall(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply]]:
+        """Requests that were answered before, each with its reply, read from the journal in their order."""
         remaining = iter(requests)
         while chunk := list(islice(remaining, _CHUNK)):
             keys = [self.key(request) for request in chunk]
@@ -130,8 +131,8 @@ class ChatDoor:
             for key, request in zip(keys, chunk, strict=True):
                 if key not in found:
                     raise RuntimeError(
-                        f"make_requests gave {shown(request.custom_id)} the second time only; "
-                        f"it must give the same requests at each call"
+                        f"{shown(request.custom_id)} was never asked; make_requests must give the same requests at "
+                        f"each call"
                     )
                 yield request, _named(found[key], request.custom_id)
 

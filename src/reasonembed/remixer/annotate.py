@@ -7,7 +7,10 @@ are taken apart, so that an order inside a document cannot pass for the annotato
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+
+import msgspec
 
 from reasonembed.corpora import Corpus
 from reasonembed.domains import Domain
@@ -17,13 +20,14 @@ from reasonembed.remixer.config import AnnotateConfig
 from reasonembed.remixer.grades import Grade, Unparsable, aggregate, enough, parse_grade, spread
 from reasonembed.remixer.prompt import fenced, fill, load_prompt
 from reasonembed.remixer.rows import MinedQuery
+from reasonembed.remixer.stopping import IRRELEVANT, Mined, judged_depths
 from reasonembed.texts import row_seed
 
 STAGE = "annotate"
 
 
 def annotate_candidates(
-    mined: Callable[[], Iterable[MinedQuery]],
+    mined: Mined,
     queries: Mapping[str, str],
     corpus: Corpus,
     domain: Domain,
@@ -36,30 +40,72 @@ def annotate_candidates(
 ) -> Iterator[Label | Dropped]:
     """A label per query and candidate, in the order of `mined`, or the reason why there is none.
 
-    mined: called twice, as `Door.replies` wants it; streamed, so that memory stays flat.
+    With `config.stop_after_irrelevant`, candidates that were left unjudged are among the dropped ones.
+    mined: called several times, as `Door.replies` wants it; streamed, so that memory stays flat.
     queries: query_id -> text.  total: pairs.
     counts: raised by the samples without a grade, by reason, where each pair is judged several times.
     """
-    samples = config.samples
+    task = _Task(queries, corpus, domain, config, seed)
+    label, tally = f"{domain.name} {STAGE}", counts if counts is not None else Counter()
+    if not config.stop_after_irrelevant:
+        asked = door.replies(
+            lambda: task.requests(mined()), label=label, total=None if total is None else total * config.samples
+        )
+        yield from task.labels(mined(), asked, tally)
+        return
 
-    def pairs() -> Iterator[tuple[str, str]]:
+    def judge(rows: Mined, wave: int) -> Iterator[Label | Dropped]:
+        asked = door.replies(lambda: task.requests(rows()), label=f"{label}, wave {wave}")
+        return task.labels(rows(), asked, Counter())
+
+    depths = judged_depths(mined, judge, config.stop_after_irrelevant)
+
+    def judged() -> Iterator[MinedQuery]:
         for row in mined():
-            for candidate in row.candidates:
-                yield row.query_id, candidate.doc_id
+            yield msgspec.structs.replace(row, candidates=row.candidates[: depths[row.query_id]])
 
-    def requests() -> Iterator[Request]:
-        for query_id, doc_id in pairs():
-            for sample in range(samples):
-                yield _request(query_id, queries[query_id], corpus[doc_id], domain, config, seed, sample)
+    labels = task.labels(judged(), door.recall(task.requests(judged())), tally)
+    for row in mined():
+        depth = depths[row.query_id]
+        yield from islice(labels, depth)
+        for candidate in row.candidates[depth:]:
+            why = f"after {config.stop_after_irrelevant} in a row with grade {IRRELEVANT} or less, at rank {depth}"
+            yield Dropped(dropped_id(row.query_id, candidate.doc_id), "stopped_early", why)
 
-    asked = door.replies(requests, label=f"{domain.name} {STAGE}", total=None if total is None else total * samples)
-    replies = (reply for _, reply in asked)
-    of_pairs = zip(*[replies] * samples, strict=True)  # `samples` replies at a time
-    for (query_id, doc_id), of_pair in zip(pairs(), of_pairs, strict=True):
-        if samples == 1:
-            yield _label(query_id, doc_id, of_pair[0])
-        else:
-            yield _joined(query_id, doc_id, of_pair, config, counts if counts is not None else Counter())
+
+class _Task(msgspec.Struct, frozen=True):
+    """What is asked about a pair, and what its replies make of it."""
+
+    queries: Mapping[str, str]
+    corpus: Corpus
+    domain: Domain
+    config: AnnotateConfig
+    seed: int
+
+    def requests(self, rows: Iterable[MinedQuery]) -> Iterator[Request]:
+        """All samples of every pair, in order."""
+        for query_id, doc_id in _pairs(rows):
+            query, document = self.queries[query_id], self.corpus[doc_id]
+            for sample in range(self.config.samples):
+                yield _request(query_id, query, document, self.domain, self.config, self.seed, sample)
+
+    def labels(
+        self, rows: Iterable[MinedQuery], asked: Iterator[tuple[Request, Reply]], counts: Counter[str]
+    ) -> Iterator[Label | Dropped]:
+        """The label of every pair, or why it has none, from the replies to `requests`."""
+        replies = (reply for _, reply in asked)
+        of_pairs = zip(*[replies] * self.config.samples, strict=True)  # that many replies at a time
+        for (query_id, doc_id), of_pair in zip(_pairs(rows), of_pairs, strict=True):
+            if len(of_pair) == 1:
+                yield _label(query_id, doc_id, of_pair[0])
+            else:
+                yield _joined(query_id, doc_id, of_pair, self.config, counts)
+
+
+def _pairs(rows: Iterable[MinedQuery]) -> Iterator[tuple[str, str]]:
+    for row in rows:
+        for candidate in row.candidates:
+            yield row.query_id, candidate.doc_id
 
 
 def dropped_id(query_id: str, doc_id: str) -> str:

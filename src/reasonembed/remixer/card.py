@@ -205,7 +205,7 @@ def _model_rows(domains: Sequence[DomainFacts]) -> list[list[str]]:
 
 
 def _decoding(table: Mapping[str, Any]) -> str:
-    shown = ("temperature", "top_p", "top_k", "max_tokens", "thinking", "samples", "aggregate")
+    shown = ("temperature", "top_p", "top_k", "max_tokens", "thinking", "samples", "aggregate", "stop_after_irrelevant")
     return ", ".join(f"{name} {json.dumps(table[name]).strip(chr(34))}" for name in shown if name in table)
 
 

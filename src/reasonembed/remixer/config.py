@@ -163,11 +163,16 @@ class AnnotateConfig(Decoding, frozen=True, kw_only=True):
     thinking: bool | Literal["default"] = False
     samples: int = 1  # release; how often each pair is judged
     aggregate: Literal["majority", "mean"] = "majority"  # of several samples; see `grades.aggregate`
+    stop_after_irrelevant: int = 0  # grades of 1 or 2 in a row, by rank, after which a query's others are left; 0: none
 
     def __post_init__(self) -> None:
         Decoding.__post_init__(self)
         if self.samples < 1:
             raise ValueError(f"samples is {self.samples}; it must be at least 1.")
+        if self.stop_after_irrelevant < 0:
+            raise ValueError(
+                f"stop_after_irrelevant is {self.stop_after_irrelevant}; it must be at least 1, or 0 to judge all."
+            )
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(
                 f"samples is {self.samples} at temperature 0, where all are the same answer, paid for again. "
@@ -176,9 +181,11 @@ class AnnotateConfig(Decoding, frozen=True, kw_only=True):
 
     @property
     def deciding(self) -> dict[str, object]:
-        """What decides the labels, for the manifest: with one sample nothing of how several would be joined."""
+        """What decides the labels, for the manifest; keys of what is not made use of are left out."""
         table: dict[str, object] = msgspec.to_builtins(self)
-        return table if self.samples > 1 else {k: v for k, v in table.items() if k not in ("samples", "aggregate")}
+        unused = ["samples", "aggregate"] if self.samples == 1 else []
+        unused += [] if self.stop_after_irrelevant else ["stop_after_irrelevant"]
+        return {key: value for key, value in table.items() if key not in unused}
 
 
 class AssembleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

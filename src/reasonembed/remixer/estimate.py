@@ -101,6 +101,9 @@ class _Sampler:
         self.requests += islice(make_requests(), SAMPLE)
         raise _Enough
 
+    def recall(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply]]:
+        raise _Enough
+
 
 def _door(job: Job, stage: str) -> Door:
     return {reason.STAGE: job.reasoner, annotate.STAGE: job.annotator}.get(stage, job.generator)
