@@ -13,12 +13,15 @@ from reasonembed.llm.backend import TransportFailure
 from reasonembed.llm.chat import Failure, Request
 from reasonembed.llm.door import ChatDoor
 from reasonembed.llm.journal import Journal
+from reasonembed.llm.prices import Prices
 from reasonembed.llm.scripted import ScriptedBackend, plausible_reply
 from reasonembed.manifest import read_dropped, read_manifest, read_rows
 from reasonembed.records import Candidate, Dropped, Label
 from reasonembed.remixer.annotate import annotate_candidates
+from reasonembed.remixer.card import CARD_FILE
 from reasonembed.remixer.config import AnnotateConfig, MineConfig, SelectConfig, SynthesisConfig
-from reasonembed.remixer.pipeline import synthesize
+from reasonembed.remixer.estimate import Costing
+from reasonembed.remixer.pipeline import plan, synthesize
 from reasonembed.remixer.rows import MinedQuery
 from reasonembed.workspace import Workspace
 
@@ -142,3 +145,35 @@ def test_the_stage_says_what_it_skipped_and_counts_each_call_once(corpus_of, doo
     assert manifest.rows_in == mined == len(labels) + len(dropped)
     assert (manifest.calls.asked, manifest.calls.from_journal) == (len(labels), 0)
     assert manifest.config["annotate"]["stop_after_irrelevant"] == 2
+    card = (workspace.stage_folder("biology", "release") / CARD_FILE).read_text()
+    assert f"after 2 grades of 1 or 2 in a row: {len(dropped)} of {mined} pairs." in card
+    assert "stop_after_irrelevant 2" in card and f"| biology | annotate | `stopped_early` | {len(dropped)} |" in card
+
+
+def test_a_plan_counts_all_candidates_and_says_that_there_will_be_fewer(corpus_of, door_to, tmp_path):
+    corpus = corpus_of({f"d{n}": f"salt and slug number {n} " * 12 for n in range(5)})
+    notes = {}
+    for stop in (0, 3):
+        config = SynthesisConfig(
+            select=SelectConfig(domain_check=False), annotate=AnnotateConfig(stop_after_irrelevant=stop)
+        )
+        plans = plan(
+            corpus,
+            BIOLOGY,
+            Workspace(tmp_path / "run"),
+            generator=door_to(plausible_reply),
+            config=config,
+            costing=Costing(prices=Prices()),
+        )
+        notes[stop] = next((one.calls, one.note, one.cost.prompt_tokens) for one in plans if one.stage == "annotate")
+    assert notes[3] == (5 * 4, "fewer: of each query only until 3 grades of 1 or 2 in a row", notes[0][2])
+    assert notes[0][:2] == (5 * 4, "")
+
+
+def test_of_batch_files_it_is_said_that_each_wave_is_one(corpus_of, door_to, caplog):
+    door = door_to(answer)
+    annotated(corpus_of, door, 3)
+    assert "each wave is a batch" not in caplog.text
+    door.payee = f"batch:{door.payee}"
+    annotated(corpus_of, door, 3)
+    assert caplog.text.count("each wave is a batch") == 1

@@ -6,6 +6,7 @@ are taken apart, so that an order inside a document cannot pass for the annotato
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -15,13 +16,16 @@ import msgspec
 from reasonembed.corpora import Corpus
 from reasonembed.domains import Domain
 from reasonembed.llm.chat import Door, Reply, Request, custom_id
+from reasonembed.llm.prices import BATCH
 from reasonembed.records import Document, Dropped, Label
 from reasonembed.remixer.config import AnnotateConfig
 from reasonembed.remixer.grades import Grade, Unparsable, aggregate, enough, parse_grade, spread
 from reasonembed.remixer.prompt import fenced, fill, load_prompt
 from reasonembed.remixer.rows import MinedQuery
-from reasonembed.remixer.stopping import IRRELEVANT, Mined, judged_depths
+from reasonembed.remixer.stopping import IRRELEVANT, STOPPED, Mined, judged_depths
 from reasonembed.texts import row_seed
+
+logger = logging.getLogger(__name__)
 
 STAGE = "annotate"
 
@@ -54,6 +58,13 @@ def annotate_candidates(
         yield from task.labels(mined(), asked, tally)
         return
 
+    if door.payee.startswith(BATCH):
+        logger.warning(
+            "stop_after_irrelevant asks in waves, and of %s each wave is a batch of its own that is waited for: up to "
+            "as many batches as a query has candidates. Ask the endpoint without batch:, or leave that key out.",
+            door.payee,
+        )
+
     def judge(rows: Mined, wave: int) -> Iterator[Label | Dropped]:
         asked = door.replies(lambda: task.requests(rows()), label=f"{label}, wave {wave}")
         return task.labels(rows(), asked, Counter())
@@ -70,7 +81,7 @@ def annotate_candidates(
         yield from islice(labels, depth)
         for candidate in row.candidates[depth:]:
             why = f"after {config.stop_after_irrelevant} in a row with grade {IRRELEVANT} or less, at rank {depth}"
-            yield Dropped(dropped_id(row.query_id, candidate.doc_id), "stopped_early", why)
+            yield Dropped(dropped_id(row.query_id, candidate.doc_id), STOPPED, why)
 
 
 class _Task(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from reasonembed.files import write_text
 from reasonembed.manifest import Manifest, read_manifest
 from reasonembed.remixer import annotate, assemble, generate, holdout, mine, reason, select
 from reasonembed.remixer.release import release_name
+from reasonembed.remixer.stopping import STOPPED
 from reasonembed.workspace import Workspace
 
 CARD_FILE = "README.md"
@@ -166,6 +167,7 @@ def _making(domains: Sequence[DomainFacts]) -> Iterator[str]:
         "both were taken out before candidates were ranked."
     )
     yield "\n".join(f"- {one.name}: {_exclusion_words(one.stages)}" for one in domains)
+    yield from _stopping_words(domains)
     yield _table(_model_rows(domains))
     yield "A prompt is named by the SHA-256 of its text; prompts ship with reasonembed."
     versions = sorted({manifest.version for one in domains for manifest in one.stages.values()})
@@ -187,6 +189,18 @@ def _exclusion_words(stages: Mapping[str, Manifest]) -> str:
         f"candidates by {by}, the best {table['top_k']}; near-copies share {table['near_copy']} of their word 3-grams; "
         f"{benchmark}; SHA-256 of the corpus `{selected.inputs['corpus']}`"
     )
+
+
+def _stopping_words(domains: Sequence[DomainFacts]) -> Iterator[str]:
+    """Which candidates nobody judged: what is missing from the graded pairs is no negative."""
+    for one in domains:
+        manifest = one.stages[annotate.STAGE]
+        if stop := manifest.config[annotate.STAGE].get("stop_after_irrelevant"):
+            unjudged = manifest.dropped.get(STOPPED, 0)
+            yield (
+                f"{one.name}: candidates were judged in the order of their ranks, and a query's others left unjudged "
+                f"after {stop} grades of 1 or 2 in a row: {unjudged:,} of {manifest.rows_in:,} pairs."
+            )
 
 
 def _model_rows(domains: Sequence[DomainFacts]) -> list[list[str]]:

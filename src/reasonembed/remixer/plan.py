@@ -98,8 +98,10 @@ def _expected(job: Job, name: str, before: list[StagePlan]) -> StagePlan:
     if name == mine.STAGE:
         return StagePlan(stage=name, state="to do", rows=rows[reason.STAGE], calls=0)
     if name == annotate.STAGE:
-        pairs = _candidates(job, rows[mine.STAGE], done=before[-1].state == "done")
-        return StagePlan(stage=name, state="to do", rows=pairs, calls=pairs * job.config.annotate.samples)
+        pairs, config = _candidates(job, rows[mine.STAGE], done=before[-1].state == "done"), job.config.annotate
+        stop = config.stop_after_irrelevant
+        note = f"fewer: of each query only until {stop} grades of 1 or 2 in a row" if stop else ""
+        return StagePlan(stage=name, state="to do", rows=pairs, calls=pairs * config.samples, note=note)
     return StagePlan(stage=name, state="to do", rows=rows[mine.STAGE], calls=0)
 
 

@@ -3,6 +3,9 @@
 Decided by grades alone, so that neither concurrency nor an interruption changes it (law 4). Candidates are asked for in
 waves over all queries: each wave asks of every query only as many as it takes until it might stop, so none is paid for
 that a strictly sequential judge would not have seen, and a wave holds many queries' questions at once.
+
+Deviation: the paper judges all candidates. Those left unjudged are no negatives in training, and count as irrelevant in
+a holdout, as unjudged documents do in any benchmark.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from reasonembed.records import Dropped, Label
 from reasonembed.remixer.rows import MinedQuery
 
 IRRELEVANT = 2  # the highest grade that counts as irrelevant; paper: 1 and 2 are negatives
+STOPPED = "stopped_early"  # the reason in the dropped file
 
 Mined = Callable[[], Iterable[MinedQuery]]
 Judge = Callable[[Mined, int], Iterator[Label | Dropped]]
@@ -66,4 +70,4 @@ def _next_candidates(mined: Mined, depths: dict[str, Depth], patience: int) -> M
     return rows
 
 
-__all__ = ["IRRELEVANT", "Depth", "Judge", "Mined", "judged_depths"]
+__all__ = ["IRRELEVANT", "STOPPED", "Depth", "Judge", "Mined", "judged_depths"]
