@@ -14,7 +14,14 @@ from reasonembed.errors import InputError
 from reasonembed.files import write_jsonl
 from reasonembed.records import Document, Query
 from reasonembed.redapter.data import TrainingExample, read_released
-from reasonembed.workflow.contamination import filter_contaminated, measure_contamination, write_contamination
+from reasonembed.remixer.release import ReleasedExample
+from reasonembed.texts import text_key
+from reasonembed.workflow.contamination import (
+    filter_contaminated,
+    measure_contamination,
+    released,
+    write_contamination,
+)
 
 QUERIES = {"b1": "why do leaves turn red in autumn", "b2": "how deep is the sea"}
 
@@ -85,6 +92,27 @@ def test_the_filter_writes_data_that_read_back_as_they_were_without_the_dropped(
     assert json.loads((tmp_path / "clean/dropped.jsonl").read_text())["row_id"] == "biology:2"
     with pytest.raises(InputError, match="exists already"):
         filter_contaminated([released_file], [tmp_path / "bench"], tmp_path / "clean", threshold=0.7)
+
+
+def test_a_filtered_workspace_still_masks_sources_and_their_copies(tmp_path: Path) -> None:
+    from reasonembed.domains import load_domain
+    from reasonembed.records import Example, Graded
+    from reasonembed.redapter.data import from_examples
+
+    texts = {"s": "the source", "c": "The  SOURCE", "p": "a positive", "n": "a negative"}
+    corpus = Corpus({key: Document(key, text) for key, text in texts.items()}, origin="here", sha256="0")
+    made = Example("q", "s", "what is entropy", "think", (Graded("p", 4),), (Graded("n", 1),), copy_ids=("c",))
+    (before,) = from_examples([made], corpus, load_domain("biology"))
+    write_jsonl(tmp_path / "biology-formatted.jsonl", [released(before)])
+    (after,) = read_released(tmp_path / "biology-formatted.jsonl")
+    assert after.never_negative == before.never_negative
+    assert {text_key("the source"), text_key("a positive")} == after.never_negative
+
+
+def test_data_without_sources_are_written_without_the_field(released_file: Path, tmp_path: Path) -> None:
+    filter_contaminated([released_file], [tmp_path / "bench"], tmp_path / "clean", threshold=1)
+    rows = [json.loads(line) for line in (tmp_path / "clean/biology-formatted.jsonl").read_text().splitlines()]
+    assert len(rows) == 3 and list(rows[0]) == list(ReleasedExample.__struct_fields__)
 
 
 def test_the_report_shows_both_texts_of_near_pairs_escaped_and_json_holds_all(

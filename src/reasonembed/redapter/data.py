@@ -55,6 +55,7 @@ class _Released(msgspec.Struct):
     batch_size: int | None = None
     pos_scores: list[float] | None = None
     neg_scores: list[float] | None = None
+    never_negative: list[str] = []  # ours: `text_key`s of the source and its copies, where they were known
 
 
 def from_examples(
@@ -96,9 +97,10 @@ def read_released(path: Path | str, domain: Domain | str | None = None) -> list[
 
     domain: a name overrides the file's; a `Domain` gives the batch shape too, which otherwise comes from
     the file, and where the file has none from the shipped domain of that name (else `general`). The
-    format names no source, so only annotated positives are kept from being negatives. Raises InputError
-    with file and line for a broken line, a missing field, an empty text, or no positive or negative; and
-    for a folder without such files.
+    format names no source, so only annotated positives are kept from being negatives, and the texts whose
+    hashes `analyze contamination --filter-out` left in `never_negative`. Raises InputError with file and line
+    for a broken line, a missing field, an empty text, or no positive or negative; and for a folder without such
+    files.
     """
     path = Path(path)
     shared: dict[str, str] = {}
@@ -136,7 +138,7 @@ def _read_file(path: Path, domain: Domain | str | None, shared: dict[str, str]) 
             negative_grades=_grades(row.neg_scores, len(row.neg), "neg_scores", where),
             group_size=group_size,
             global_queries=global_queries,
-            never_negative=frozenset(text_key(text) for text in positives),
+            never_negative=frozenset((*map(text_key, positives), *row.never_negative)),
         )
         yield _checked(example, where)
 

@@ -14,6 +14,7 @@ from reasonembed.files import write_json, write_jsonl, write_text
 from reasonembed.manifest import DROPPED
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.remixer.release import ReleasedExample, release_name
+from reasonembed.texts import text_key
 from reasonembed.workflow.judging import collections_under
 from reasonembed.workflow.training_data import load_training_data
 
@@ -53,9 +54,9 @@ def filter_contaminated(
 ) -> Cleaned:
     """Write the examples that are not contaminated in the released format, a file a domain, and dropped.jsonl.
 
-    The released format names no source: examples of a workspace lose that here, so that training no longer
-    masks the source itself in a batch. Raises InputError if nothing would be left, or `out` exists already and is
-    not empty.
+    The released format names no source. So that training still masks a query's source and its copies in a batch, as it
+    does on the workspace (law 1), rows carry the hashes of their texts, in a field `never_negative` that other readers
+    pass over. Raises InputError if nothing would be left, or `out` exists already and is not empty.
     """
     if not 0 < threshold <= 1:
         raise ConfigError(f"the threshold is {threshold!r}; a similarity lies above 0 and up to 1.")
@@ -74,9 +75,15 @@ def filter_contaminated(
     return cleaned
 
 
-def released(example: TrainingExample) -> ReleasedExample:
+class FilteredExample(ReleasedExample, frozen=True, omit_defaults=True):
+    """A line of the released format that still tells its source."""
+
+    never_negative: tuple[str, ...] = ()  # `text_key`s of the source and its copies; absent where they are not known
+
+
+def released(example: TrainingExample) -> FilteredExample:
     """The example as a line of the released format."""
-    return ReleasedExample(
+    return FilteredExample(
         prompt=example.instruction,
         query=example.query,
         reasoning_query=example.reasoning_query,
@@ -86,4 +93,5 @@ def released(example: TrainingExample) -> ReleasedExample:
         batch_size=released_batch_size(example.global_queries),
         pos_scores=example.positive_grades,
         neg_scores=example.negative_grades,
+        never_negative=tuple(sorted(example.never_negative.difference(map(text_key, example.positives)))),
     )
