@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from reasonembed.encoder.card import CardFacts, model_card
+from reasonembed.encoder.golden import check_golden
 from reasonembed.encoder.lora import LoraSettings, add_lora
 from reasonembed.encoder.model import Encoder
 from reasonembed.encoder.prompts import query_prompt
@@ -157,6 +159,29 @@ def test_a_folder_changed_since_is_noticed(tiny_models: dict[str, Path], tmp_pat
         path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DamageError, match=r"tokenizer gives|has cosine|cannot be read"):
         Encoder.load(folder)
+
+
+def test_a_golden_file_damaged_at_any_byte_is_named_or_does_no_harm(
+    tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = _save(Encoder.load(tiny_models["bert"]), tmp_path / "model")
+    encoder, path = Encoder.load(folder), folder / "golden.json"
+    content = path.read_bytes()
+    places = [*range(0, 200), *range(200, len(content), 211)]
+    damaged = 0
+    for place in places:
+        for byte in (0xFF, content[place] ^ 1):
+            path.write_bytes(content[:place] + bytes([byte]) + content[place + 1 :])
+            try:
+                check_golden(encoder, folder)
+            except DamageError as error:
+                damaged += 1
+                assert str(folder) in str(error) and re.search("opy the model folder again|Restore the", str(error))
+    assert damaged > len(places)
+    for rows in ([], [{"text": "a", "token_ids": [], "vector": [1.0]}]):
+        path.write_text(json.dumps({"dtype": "float32", "max_tokens": 9, "rows": rows}))
+        with pytest.raises(DamageError, match=r"golden\.json cannot be read: it holds vectors of \[1?\] numbers"):
+            check_golden(encoder, folder)
 
 
 def test_saving_replaces_what_stood_there_or_leaves_it(

@@ -7,7 +7,7 @@ that look healthy and are wrong. Here it does not.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
@@ -39,7 +39,7 @@ class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of `golden.json`."""
 
-    dtype: str
+    dtype: Literal["float64", "float32", "float16", "bfloat16"]
     max_tokens: int
     rows: list[GoldenRow]
 
@@ -52,7 +52,25 @@ def write_golden(encoder: Encoder, folder: Path) -> None:
         GoldenRow(text=text, token_ids=row.tolist(), vector=vector.tolist())
         for text, row, vector in zip(GOLDEN_TEXTS, ids, vectors, strict=True)
     ]
-    write_json(folder / GOLDEN_FILE, Golden(dtype=encoder.dtype, max_tokens=encoder.max_tokens, rows=rows))
+    golden = Golden(dtype=encoder.dtype, max_tokens=encoder.max_tokens, rows=rows)  # type: ignore[arg-type]
+    write_json(folder / GOLDEN_FILE, golden)
+
+
+def _read_golden(path: Path, dimension: int) -> Golden:
+    """The file's content. Raises DamageError, which says what to do, for anything else than `write_golden` left."""
+    with open_binary(path) as handle:
+        raw = handle.read()
+    try:
+        golden = msgspec.json.decode(raw, type=Golden)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DamageError(f"{path} cannot be read: {error}. Copy the model folder again.") from error
+    lengths = {len(row.vector) for row in golden.rows}
+    if lengths != {dimension} or golden.max_tokens < 1:
+        raise DamageError(
+            f"{path} cannot be read: it holds vectors of {sorted(lengths)} numbers, cut at {golden.max_tokens} tokens, "
+            f"and the model gives {dimension}. Copy the model folder again."
+        )
+    return golden
 
 
 def check_golden(encoder: Encoder, folder: Path) -> None:
@@ -60,12 +78,7 @@ def check_golden(encoder: Encoder, folder: Path) -> None:
     path = folder / GOLDEN_FILE
     if not path.exists():
         return
-    with open_binary(path) as handle:
-        raw = handle.read()
-    try:
-        golden = msgspec.json.decode(raw, type=Golden)
-    except msgspec.DecodeError as error:
-        raise DamageError(f"{path} cannot be read: {error}. Copy the model folder again.") from error
+    golden = _read_golden(path, encoder.dimension)
     texts = [row.text for row in golden.rows]
     for row, ids in zip(golden.rows, encoder.tokenize(texts, golden.max_tokens), strict=True):
         if ids.tolist() != row.token_ids:
