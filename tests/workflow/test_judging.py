@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from reasonembed.cli.main import app
+from reasonembed.encoder.backbones import public_name
 from reasonembed.evaluate.benchmarks import load_collections
 from reasonembed.workflow.judging import judge, recorded_run
+from reasonembed.workflow.reranking import AnnotatorGrader
 
 
 @pytest.fixture
@@ -41,6 +44,46 @@ def test_a_published_benchmark_brings_its_instructions_length_and_measure(folder
     assert "benchmark: bright (local files, revision " in printed
     flags = evaluate(*words, "--instruction", "none", "--max-tokens", "64", "--measure", "MRR", "--measure", "MAP")
     assert "no instruction; at most 64 tokens" in flags and "figures: MRR, MAP by trec_eval" in flags
+
+
+def test_no_path_of_a_local_model_is_printed_or_published(folder: Path, tmp_path: Path, minilm_path: Path) -> None:
+    """A folder is called by its own name and its weights' hash; the bundled MiniLM by its public name."""
+    from reasonembed.encoder.folder import fingerprint
+
+    models = [tmp_path / "secret" / place / "mine" for place in ("a", "b")]
+    for model in models:
+        shutil.copytree(minilm_path, model)
+    systems = tmp_path / "systems.toml"
+    systems.write_text(f'[dense]\nmodel = "{models[0]}"\n[packed]\nmodel = "minilm"\n')
+    words = [word for model in models for word in ("--model", model)]
+    out = tmp_path / "out"
+    printed = evaluate("-B", f"bright/pony:{folder}", *words, "--systems", systems, "--out", out)
+    named = f"mine (weights {fingerprint(minilm_path)[:12]})"
+    assert f"mine: {named}; search: exact" in printed and f"b/mine: {named}; search: exact" in printed
+    assert f"dense: {named}; " in printed and "packed: sentence-transformers/all-MiniLM-L6-v2; " in printed
+    written = [path for path in out.rglob("*") if path.is_file() and out / "cache" not in path.parents]
+    assert len(written) > 10
+    for text in (printed.split("\nresults ")[0], *(path.read_text() for path in written)):
+        assert "secret" not in text and str(minilm_path) not in text
+
+
+def test_a_model_of_the_hub_keeps_its_name() -> None:
+    assert public_name("Qwen/Qwen3-Embedding-0.6B") == "Qwen/Qwen3-Embedding-0.6B"
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("http://user-host:8000/v1#m", "m"),
+        ("batch:openai:gpt-4.1-mini", "gpt-4.1-mini"),
+        ("recorded:/home/someone/replies", "recorded:replies"),
+        ("recorded:pocket", "recorded:pocket"),
+        ("scripted", "scripted"),
+        ("local:Qwen/Qwen3-0.6B", "local:Qwen/Qwen3-0.6B"),
+    ],
+)
+def test_a_reranker_is_named_without_address_or_path(spec: str, name: str, tmp_path: Path) -> None:
+    assert AnnotatorGrader(spec, journal=tmp_path / "j").model.startswith(f"{name} (one grade")
 
 
 def test_what_is_written_can_be_judged_again_from_its_search_results(folder: Path, tmp_path: Path) -> None:

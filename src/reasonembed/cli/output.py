@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -105,7 +106,7 @@ def named_systems(
     Raises ConfigError for none, or an unknown base.
     """
     from reasonembed.workflow.judging import bm25 as bm25_system
-    from reasonembed.workflow.judging import recorded_run
+    from reasonembed.workflow.judging import is_endpoint, recorded_run
 
     systems: dict[str, Callable[[], System]] = {}
     if bm25:
@@ -113,7 +114,7 @@ def named_systems(
     if bm25q:
         systems["bm25q"] = bm25_system("query", language=language)
     for path in runs:
-        _add(systems, path.stem, str(path), recorded_run(path))
+        _add(systems, recorded_run(path), path.stem, _with_folder(path, path.stem))
     for model in models:
         label = Path(model).name or model
         made = dense_system(
@@ -128,12 +129,12 @@ def named_systems(
             api_key_env=api_key_env,
             cache=cache,
         )
-        _add(systems, label, model, made)
+        _add(systems, made, label, model if is_endpoint(model) else _with_folder(Path(model), label))
     if file is not None:
         from reasonembed.workflow.systems import systems_from
 
         for name, made in systems_from(file, collections or {}, cache=cache).items():
-            _add(systems, name, f"{file.stem}/{name}", made)
+            _add(systems, made, name, f"{file.stem}/{name}")
     if not systems:
         raise ConfigError("nothing to evaluate: give --model, --run, --bm25, --bm25q or --systems.")
     if base is not None and base not in systems:
@@ -141,8 +142,15 @@ def named_systems(
     return systems
 
 
-def _add(systems: dict[str, Callable[[], System]], label: str, path: str, made: Callable[[], System]) -> None:
-    systems[label if label not in systems else path] = made
+def _add(systems: dict[str, Callable[[], System]], made: Callable[[], System], *labels: str) -> None:
+    """Under the first label that is free, or the last with a number: no label is a path, for it is published."""
+    numbered = (f"{labels[-1]}-{number}" for number in itertools.count(2))
+    systems[next(label for label in itertools.chain(labels, numbered) if label not in systems)] = made
+
+
+def _with_folder(path: Path, label: str) -> str:
+    """The label with the one folder above it, as far as that has a name."""
+    return f"{path.absolute().parent.name}/{label}".lstrip("/")
 
 
 def plan_lines(plans: Sequence[StagePlan], prices: Prices) -> Iterator[str]:

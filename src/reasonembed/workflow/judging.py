@@ -141,12 +141,14 @@ def dense(
 ) -> Callable[[], System]:
     """Makes a system from a model folder or name; instructions None takes the prompts that the model declares.
 
+    model_name: what the protocol calls the model; its `public_name` if None, so that no path is published.
     longest: a benchmark's limit in tokens, used where `max_tokens` gives none, as far as the model has positions.
     devices: a process on each; none: this process, on the GPU where there is one.
     cache: a folder where vectors of documents are kept, as `kept_as`; None keeps them in memory alone.
     """
 
     def make() -> System:
+        from reasonembed.encoder.backbones import public_name
         from reasonembed.encoder.devices import EncoderPool
         from reasonembed.encoder.folder import find_model, fingerprint
         from reasonembed.encoder.model import Encoder
@@ -169,7 +171,7 @@ def dense(
         return DenseSystem(
             encoder,
             name=name,
-            model_name=model_name,
+            model_name=model_name or public_name(path),
             instructions=instructions or "",
             own_prompts=instructions is None,
             max_tokens=None if max_tokens or not longest else min(longest, encoder.position_limit or longest),

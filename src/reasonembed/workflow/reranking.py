@@ -7,14 +7,25 @@ from pathlib import Path
 
 from reasonembed.corpora import Corpus
 from reasonembed.domains import Domain, load_domain, shipped_or_general
+from reasonembed.encoder.backbones import public_name
 from reasonembed.llm.door import open_door
 from reasonembed.llm.endpoint import NETWORK_KINDS, ClientConfig, parse_endpoint
-from reasonembed.llm.prices import BATCH
+from reasonembed.llm.prices import BATCH, LOCAL
 from reasonembed.records import Candidate, Label
 from reasonembed.remixer.annotate import annotate_candidates
 from reasonembed.remixer.config import AnnotateConfig
 from reasonembed.remixer.rows import MinedQuery
 from reasonembed.texts import row_seed
+
+
+def _named(spec: str) -> str:
+    """What a protocol calls a language model: no address, and of a folder no path."""
+    kind, _, place = spec.removeprefix(BATCH).partition(":")
+    if spec.removeprefix(BATCH).startswith(NETWORK_KINDS):
+        return parse_endpoint(spec.removeprefix(BATCH)).model or spec
+    if kind == "local":
+        return f"{LOCAL}{public_name(place)}"
+    return f"{kind}:{Path(place).name}" if place else spec
 
 
 class AnnotatorGrader:
@@ -43,11 +54,9 @@ class AnnotatorGrader:
     @property
     def model(self) -> str:
         """The model's name, and how it is asked."""
-        spec = self.spec.removeprefix(BATCH)
-        named = parse_endpoint(spec).model if spec.startswith(NETWORK_KINDS) else ""
         mean = f"mean grade of {self.samples} samples" if self.samples > 1 else "one grade"
         relevance = f", relevance of {self.domain}" if self.domain else ""
-        return f"{named or self.spec} ({mean} at temperature {self.config.temperature:g}{relevance})"
+        return f"{_named(self.spec)} ({mean} at temperature {self.config.temperature:g}{relevance})"
 
     def domain_of(self, name: str) -> Domain:
         """The domain whose words the prompt uses for the benchmark's domain `name`."""

@@ -241,7 +241,6 @@ class _Workshop:
             return dense(
                 base_model(table.model),
                 name=name,
-                model_name=table.model,
                 instructions=table.instruction,
                 max_tokens=table.max_tokens,
                 dtype=table.dtype,
