@@ -23,8 +23,9 @@ from aiohttp import web
 
 from reasonembed.errors import BudgetReached, ConfigError, EndpointError
 from reasonembed.llm import batching
+from reasonembed.llm.batch_state import BatchState, state_path
 from reasonembed.llm.budget import Budget, Purse
-from reasonembed.llm.chat import Reply, Request
+from reasonembed.llm.chat import Reply, Request, Usage
 from reasonembed.llm.door import open_door
 from reasonembed.llm.endpoint import ClientConfig
 from reasonembed.llm.journal import Journal
@@ -344,6 +345,35 @@ def test_a_batch_at_another_server_is_not_sent_anew(
         state.commit()
     with pytest.raises(ConfigError, match=r"2 requests to m wait in a batch at http://elsewhere/v1"):
         send(ask_for(2))
+
+
+def test_who_asks_in_another_way_while_a_batch_is_open_is_warned_by_name(
+    provider: Provider, send: Send, ask_for: AskFor, journal: Journal, serve: Any, answer: Any, quick: ClientConfig,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    with BatchState(state_path(journal.path)) as state:
+        requests = [(bytes([n]) * 32, b"doc") for n in range(3)]
+        state.runs(state.add("m", provider.url, "file-7", requests, Usage(9, 9)), "batch-7")
+
+    async def handle(*_: Any) -> Any:
+        return answer()
+
+    with open_door(f"{serve(handle).url}#m", journal=journal, client=quick) as door:
+        for _ in range(2):
+            list(door.replies(lambda: ask_for(2), label="x"))
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert said.startswith(f"3 requests to m wait in the batch batch-7 at {provider.url}, which an earlier run sent")
+    assert "and m does not wait for them" not in said and "m does not wait for: " in said
+    assert "is paid twice" in said and "cancel that batch" in said
+    caplog.clear()
+    provider.batches["batch-7"] = {"id": "batch-7", "status": "expired", "ending": "expired", "looks": 9,
+                                   "output_file_id": None, "input_file_id": "file-7"}  # fmt: skip
+    with contextlib.suppress(EndpointError):
+        send(ask_for(2))  # waits for it
+    assert "wait in the batch" not in caplog.text
+    with open_door(f"{serve(handle).url}#m", journal=journal, client=quick) as door:
+        list(door.replies(lambda: ask_for(4), label="x"))
+    assert "wait in the batch" not in caplog.text, "none is open any more"
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ CREATE TABLE IF NOT EXISTS requests (
 CREATE INDEX IF NOT EXISTS requests_of_batch ON requests (batch);
 """
 _OPEN = """
-SELECT number, place, file_id, batch_id, requests, prompt_tokens, completion_tokens FROM batches
-WHERE model = ? AND ending = '' ORDER BY number
+SELECT number, model, place, file_id, batch_id, requests, prompt_tokens, completion_tokens FROM batches
+WHERE ending = '' ORDER BY number
 """
 
 
@@ -48,11 +48,26 @@ class OpenBatch(msgspec.Struct, frozen=True):
     """A batch whose outcomes are not in the journal yet."""
 
     number: int
+    model: str
     place: str  # base URL of the provider
     file_id: str
     batch_id: str  # empty: its file lies there, and it is not known whether it runs
     requests: int
     expected: Usage  # at most, by estimate
+
+
+def state_path(journal_path: Path) -> Path:
+    """Where the open batches of a journal are kept."""
+    return journal_path.with_name(f"{journal_path.stem}.batches.sqlite")
+
+
+def open_batches(journal_path: Path) -> list[OpenBatch]:
+    """The open batches of a journal; none where batch files were never used. Raises what `BatchState` raises."""
+    path = state_path(journal_path)
+    if not path.exists():
+        return []
+    with BatchState(path) as state:
+        return state.open()
 
 
 class BatchState:
@@ -96,7 +111,7 @@ class BatchState:
             ).lastrowid
             assert number is not None
             run.executemany("INSERT INTO requests VALUES (?, ?, ?)", [(*request, number) for request in requests])
-        return OpenBatch(number, place, file_id, "", len(requests), expected)
+        return OpenBatch(number, model, place, file_id, "", len(requests), expected)
 
     def runs(self, batch: OpenBatch, batch_id: str) -> OpenBatch:
         """Note that the batch runs under this id."""
@@ -110,13 +125,13 @@ class BatchState:
             run.execute("UPDATE batches SET ending = ? WHERE number = ?", (how or "ended", batch.number))
             run.execute("DELETE FROM requests WHERE batch = ?", (batch.number,))
 
-    def open(self, model: str) -> list[OpenBatch]:
-        """The open batches of a model, the oldest first."""
+    def open(self) -> list[OpenBatch]:
+        """The open batches of all models, the oldest first."""
         with named_errors(self.path):
-            rows = self._connection.execute(_OPEN, (model,)).fetchall()
+            rows = self._connection.execute(_OPEN).fetchall()
         return [
-            OpenBatch(number, place, file_id, batch_id, requests, Usage(prompt, completion))
-            for number, place, file_id, batch_id, requests, prompt, completion in rows
+            OpenBatch(number, model, place, file_id, batch_id, requests, Usage(prompt, completion))
+            for number, model, place, file_id, batch_id, requests, prompt, completion in rows
         ]
 
     def waiting(self, keys: Sequence[bytes]) -> dict[bytes, tuple[int, bytes]]:
@@ -142,4 +157,4 @@ class BatchState:
             last = rows[-1][0]
 
 
-__all__ = ["BatchState", "OpenBatch"]
+__all__ = ["BatchState", "OpenBatch", "open_batches", "state_path"]

@@ -20,7 +20,7 @@ from reasonembed.llm.asking import sum_spent
 from reasonembed.llm.batch_api import ENDED, Batch, BatchApi, Refused
 from reasonembed.llm.batch_file import MAX_BYTES, MAX_REQUESTS, request_line
 from reasonembed.llm.batch_outcomes import BatchOutcomes
-from reasonembed.llm.batch_state import BatchState, OpenBatch
+from reasonembed.llm.batch_state import BatchState, OpenBatch, state_path
 from reasonembed.llm.budget import Purse
 from reasonembed.llm.chat import Reply, Request, Spent, Usage
 from reasonembed.llm.client import HttpBackend
@@ -63,7 +63,7 @@ class BatchAsking:
         self._purse = purse
         self._payee = payee
         self._jitter = random.Random()
-        self._state_path = journal.path.with_name(f"{journal.path.stem}.batches.sqlite")
+        self._state_path = state_path(journal.path)
         self._open: dict[int, OpenBatch] = {}
         self._shown: Counter[int] = Counter()  # of each batch, on the progress display
         self._failed: set[bytes] = set()
@@ -83,7 +83,9 @@ class BatchAsking:
 
     async def _take_up(self) -> None:
         """The batches of earlier runs; one that was sent and not noted as running is looked for first."""
-        for batch in self._state.open(self._backend.model):
+        for batch in self._state.open():
+            if batch.model != self._backend.model:
+                continue
             if batch.place != self._backend.endpoint.url:
                 raise ConfigError(
                     f"{batch.requests:,} requests to {self._backend.model} wait in a batch at {batch.place}, and "

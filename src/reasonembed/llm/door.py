@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ from reasonembed import progress as terminal_progress
 from reasonembed.errors import ConfigError, nearest, shown
 from reasonembed.llm.asking import Asking, sum_spent
 from reasonembed.llm.backend import Backend, payee
+from reasonembed.llm.batch_state import open_batches
 from reasonembed.llm.budget import Purse
 from reasonembed.llm.chat import Reply, Request, Spent
 from reasonembed.llm.endpoint import NETWORK_KINDS, ClientConfig, parse_endpoints
@@ -22,6 +24,8 @@ from reasonembed.llm.keys import reply_key
 from reasonembed.llm.prices import BATCH
 from reasonembed.llm.running import run_to_end
 from reasonembed.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 KINDS = (
     "http://HOST:PORT/v1",
@@ -87,6 +91,7 @@ class ChatDoor:
         self._progress = progress
         self._purse = purse or Purse(journal)
         self._spent = Spent()
+        self._looked_for_batches = False
 
     def __repr__(self) -> str:
         return f"ChatDoor({self.backend!r}, {str(self.journal.path)!r}, concurrency={self.concurrency})"
@@ -105,6 +110,7 @@ class ChatDoor:
         (or at once, if the endpoint cannot be used at all), BudgetReached if some might not be asked; nothing
         is yielded then. On Ctrl-C what was answered is committed before KeyboardInterrupt goes on.
         """
+        self._warn_of_open_batches()
         with self._progress.task(label, total=total, note=self._purse.words) as advance:
             asking = self._asking(
                 self.backend,
@@ -121,6 +127,25 @@ class ChatDoor:
                 self._spent = sum_spent(self._spent, asking.spent)
         asking.raise_failures(label)
         yield from self.recall(make_requests())
+
+    def _warn_of_open_batches(self) -> None:
+        """Say, once, what was sent in batch files by another way than this door's, which does not wait for it."""
+        if self._looked_for_batches:
+            return
+        self._looked_for_batches = True
+        awaited = self.model if self.payee.startswith(BATCH) else None
+        for batch in open_batches(self.journal.path):
+            if batch.model != awaited:
+                logger.warning(
+                    "%d requests to %s wait in the batch %s at %s, which an earlier run sent and %s does not wait for: "
+                    "what is asked again now is paid twice. Stop, and run the earlier command (batch:...) to its end; "
+                    "or cancel that batch at the provider.",
+                    batch.requests,
+                    batch.model,
+                    batch.batch_id or f"of the file {batch.file_id}",
+                    batch.place,
+                    self.payee,
+                )
 
     def recall(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply]]:
         """Requests that were answered before, each with its reply, read from the journal in their order."""
