@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -42,8 +43,6 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     Qwen3's tokenizer has no post-processor and says `add_bos_token: false`; Llama's puts its BOS first and
     has no pad token. Neither appends EOS. Weights are random, drawn widely enough that texts differ.
     """
-    import json
-
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import (
@@ -158,3 +157,53 @@ def _served(routes: Sequence[web.RouteDef]) -> Iterator[str]:
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+
+
+Handler = Callable[["web.Request", dict[str, Any], int], Awaitable["web.StreamResponse"]]
+
+
+class Server:
+    """What a test sees of an OpenAI-compatible server: its URL, and the headers and bodies that came in."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[Mapping[str, str]] = []
+        self.models = ["m"]
+        self.url = ""
+
+    @property
+    def asked(self) -> list[str]:
+        """The custom id of each try."""
+        return [headers["X-Request-Id"].partition(";")[0] for headers in self.headers]
+
+    async def respond(self, request: web.Request) -> web.StreamResponse:
+        body = json.loads(await request.read())
+        self.bodies.append(body)
+        self.headers.append(request.headers.copy())
+        return await self.handler(request, body, len(self.bodies))
+
+    async def list_models(self, request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        return web.json_response({"object": "list", "data": [{"id": name} for name in self.models]})
+
+
+@pytest.fixture
+def serve(served: Callable[..., Any]) -> Iterator[Callable[[Handler], Server]]:
+    """Start a server with the given handler (request, body, number of the try) for chat and embeddings.
+
+    It ends with the test.
+    """
+    from aiohttp import web
+
+    with contextlib.ExitStack() as stack:
+
+        def start(handler: Handler) -> Server:
+            server = Server(handler)
+            asked = ("/v1/chat/completions", "/openai/deployments/{name}/chat/completions", "/v1/embeddings")
+            routes = [web.get("/v1/models", server.list_models), *(web.post(path, server.respond) for path in asked)]
+            server.url = f"{stack.enter_context(served(routes))}/v1"
+            return server
+
+        yield start

@@ -1,10 +1,8 @@
-"""A real HTTP server in a thread, whose behaviour each test states, and requests to send to it."""
+"""Chat completions as a server writes them, and requests to ask it (the server itself: `serve`, in tests/conftest)."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,6 @@ from aiohttp import web
 from reasonembed.llm.chat import Message, Request, Sampling
 from reasonembed.llm.endpoint import ClientConfig
 from reasonembed.llm.journal import Journal
-
-Handler = Callable[[web.Request, dict[str, Any], int], Awaitable[web.StreamResponse]]
 
 
 def completion(content: Any = "an answer", finish_reason: str = "stop", **message: Any) -> dict[str, Any]:
@@ -31,46 +27,6 @@ def completion(content: Any = "an answer", finish_reason: str = "stop", **messag
         "choices": [choice],
         "usage": usage,
     }
-
-
-class Server:
-    """What a test sees of the server: its URL, and the headers and bodies that came in."""
-
-    def __init__(self, handler: Handler) -> None:
-        self.handler = handler
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[Mapping[str, str]] = []
-        self.models = ["m"]
-        self.url = ""
-
-    @property
-    def asked(self) -> list[str]:
-        """The custom id of each try."""
-        return [headers["X-Request-Id"].partition(";")[0] for headers in self.headers]
-
-    async def chat(self, request: web.Request) -> web.StreamResponse:
-        body = json.loads(await request.read())
-        self.bodies.append(body)
-        self.headers.append(request.headers.copy())
-        return await self.handler(request, body, len(self.bodies))
-
-    async def list_models(self, request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": name} for name in self.models]})
-
-
-@pytest.fixture
-def serve(served: Any) -> Iterator[Callable[[Handler], Server]]:
-    """Start a server with the given handler (request, body, number of the try); it ends with the test."""
-    with contextlib.ExitStack() as stack:
-
-        def start(handler: Handler) -> Server:
-            server = Server(handler)
-            chat = ("/v1/chat/completions", "/openai/deployments/{name}/chat/completions")
-            routes = [web.get("/v1/models", server.list_models), *(web.post(path, server.chat) for path in chat)]
-            server.url = f"{stack.enter_context(served(routes))}/v1"
-            return server
-
-        yield start
 
 
 @pytest.fixture

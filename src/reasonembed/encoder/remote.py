@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import random
 import time
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -19,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonembed.errors import ConfigError, EndpointError, InputError
+from reasonembed.llm.backend import TransportFailure
 from reasonembed.llm.chat import Reply
-from reasonembed.llm.endpoint import ClientConfig, Endpoint, parse_endpoint, read_key
+from reasonembed.llm.client import HttpBackend, explain
+from reasonembed.llm.endpoint import ClientConfig, Endpoint, parse_endpoint
 from reasonembed.llm.outcomes import Again, Hopeless, judge, parse_retry_after
 from reasonembed.llm.running import run_to_end
 
@@ -70,9 +71,7 @@ class EndpointEncoder:
         self.client = client or ClientConfig()
         self.prompts: dict[str, str] = {}
         self._dimension: int | None = self.config.dimensions
-        self._jitter = random.Random()
-        variable = self.client.api_key_env or self.endpoint.default_key_env
-        self._key = read_key(variable) if variable else ""
+        self._backend = HttpBackend(self.endpoint, config=self.client)
 
     def __repr__(self) -> str:
         return f"EndpointEncoder({self.name!r})"
@@ -119,15 +118,8 @@ class EndpointEncoder:
         yield batch
 
     async def _encode_all(self, batches: Sequence[list[str]]) -> list[NDArray[np.float32]]:
-        config = self.client
-        timeout = aiohttp.ClientTimeout(
-            total=config.total_timeout_s, sock_connect=config.connect_timeout_s, sock_read=config.read_timeout_s
-        )
-        headers = {"Content-Type": "application/json", **self.endpoint.headers(self._key)}
-        slots = asyncio.Semaphore(config.concurrency)
-        async with aiohttp.ClientSession(
-            timeout=timeout, headers=headers, cookie_jar=aiohttp.DummyCookieJar()
-        ) as connections:
+        slots = asyncio.Semaphore(self.client.concurrency)
+        async with self._backend.connections() as connections:
 
             async def one(batch: list[str]) -> NDArray[np.float32]:
                 async with slots:
@@ -143,30 +135,22 @@ class EndpointEncoder:
     async def _ask(self, connections: aiohttp.ClientSession, batch: list[str]) -> bytes:
         """The body of a 200, after bounded retries; a 429 uses up patience, not an attempt."""
         body = self._body(batch)
-        tries, failed, waited_s = 1, 0, 0.0
-        while True:  # bounded by attempts and patience
-            outcome = await self._try(connections, body)
-            if isinstance(outcome, bytes):
-                return outcome
-            if isinstance(outcome, Reply):
-                detail = outcome.failure.detail if outcome.failure else ""
-                longest = max(map(len, batch))
-                raise InputError(
-                    f"{self.name} refuses {len(batch)} texts of up to {longest} characters: {detail}. "
-                    f"Where they are too long, set max_chars."
-                )
-            if isinstance(outcome, Hopeless):
-                raise EndpointError(f"{self.endpoint.url}, {self.endpoint.model}: {outcome.cause}. {outcome.remedy}")
-            failed += outcome.uses_attempt
-            pause_s = (outcome.after_s or 0.0) + self.client.backoff_after(tries) * self._jitter.uniform(0.5, 1.0)
-            waited_s += pause_s
-            if failed >= self.client.attempts or waited_s > self.client.patience_s:
-                raise EndpointError(
-                    f"{self.endpoint.url}, {self.endpoint.model}: no vectors after {tries} tries, the last: "
-                    f"{outcome.cause}. Run the same command again when it answers: whole shards are kept."
-                )
-            await asyncio.sleep(pause_s)
-            tries += 1
+        try:
+            outcome: bytes | Reply | Hopeless = await self._backend.insist(lambda: self._try(connections, body))
+        except TransportFailure as failure:
+            raise EndpointError(
+                f"{self.endpoint.url}, {self.endpoint.model}: {failure} Run the same command again when it answers: "
+                f"whole shards are kept."
+            ) from failure
+        if isinstance(outcome, bytes):
+            return outcome
+        if isinstance(outcome, Hopeless):
+            raise self._backend.hopeless(outcome)
+        detail = outcome.failure.detail if outcome.failure else ""
+        raise InputError(
+            f"{self.name} refuses {len(batch)} texts of up to {max(map(len, batch))} characters: {detail}. "
+            f"Where they are too long, set max_chars."
+        )
 
     def _body(self, batch: list[str]) -> bytes:
         body: dict[str, object] = {
@@ -183,19 +167,20 @@ class EndpointEncoder:
     async def _try(self, connections: aiohttp.ClientSession, body: bytes) -> bytes | Reply | Again | Hopeless:
         try:
             async with connections.post(
-                self.endpoint.address("embeddings"), data=body, allow_redirects=False
+                self.endpoint.address("embeddings"),
+                data=body,
+                headers={"Content-Type": "application/json"},
+                allow_redirects=False,
             ) as response:
-                content = await response.content.read(MAX_RESPONSE_BYTES)
-                while len(content) < MAX_RESPONSE_BYTES and (more := await response.content.read(1 << 20)):
-                    content += more
+                content = await self._backend.content(response, limit_bytes=MAX_RESPONSE_BYTES)
+                if content is None:
+                    return Again(f"HTTP {response.status}: a body beyond {MAX_RESPONSE_BYTES >> 20} MiB")
                 if response.status == 200:
                     return content
-                if self._key:
-                    content = content.replace(self._key.encode(), b"[key]")
                 after_s = parse_retry_after(response.headers.get("Retry-After"), now=time.time())
                 return judge(response.status, content, "", after_s=after_s)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Again(f"{type(error).__name__}: {error}"[:300])
+            return explain(error)
 
     def _vectors(self, content: bytes, count: int) -> NDArray[np.float32]:
         """The vectors of one response, in the order of its texts, checked."""

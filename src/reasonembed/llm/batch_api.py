@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,7 @@ import aiohttp
 import msgspec
 
 from reasonembed.errors import EndpointError, StorageError, shown
+from reasonembed.llm.backend import TransportFailure
 from reasonembed.llm.batch_file import CHAT_PATH
 from reasonembed.llm.chat import Reply
 from reasonembed.llm.client import HttpBackend, explain
@@ -90,7 +90,6 @@ class BatchApi:
     def __init__(self, backend: HttpBackend, connections: aiohttp.ClientSession) -> None:
         self._backend = backend
         self._connections = connections
-        self._config = backend.config
         self._url = backend.endpoint.address
 
     async def upload(self, path: Path) -> str:
@@ -167,30 +166,28 @@ class BatchApi:
         already: asked before each further try, whether an earlier one did its work after all.
         keep: takes the response instead.
         """
-        tries, failed, waited_s = 1, 0, 0.0
-        while True:  # bounded by attempts and patience
-            outcome = await self._try(method, url, body() if body else None, keep)
-            if isinstance(outcome, bytes):
-                return outcome
-            if isinstance(outcome, _Absent):
-                if may_be_absent:
-                    raise outcome
-                raise Refused(f"{outcome}. The server has no such batch file, or no batch interface at all.")
-            if isinstance(outcome, Hopeless):
-                raise Refused(str(self._backend.hopeless(outcome)))
-            failed += outcome.uses_attempt
-            pause_s = self._backend.pause_s(outcome, tries)
-            waited_s += pause_s
-            logger.debug("%s %s, try %d: %s", method, url, tries, outcome.cause)
-            if failed >= self._config.attempts or waited_s > self._config.patience_s:
-                raise EndpointError(
-                    f"{url} gave no answer in {tries} tries, the last: {outcome.cause}. What was sent before goes on "
-                    f"there: run the same command again."
-                )
-            await asyncio.sleep(pause_s)
-            if already is not None and (done := await already()) is not None:
+        tried = False
+
+        async def ask() -> bytes | Again | Hopeless | _Absent:
+            nonlocal tried
+            if tried and already is not None and (done := await already()) is not None:
                 return done
-            tries += 1
+            tried = True
+            return await self._try(method, url, body() if body else None, keep)
+
+        try:
+            outcome: bytes | Hopeless | _Absent = await self._backend.insist(ask)
+        except TransportFailure as failure:
+            raise EndpointError(
+                f"{url}: {failure} What was sent before goes on there: run the same command again."
+            ) from failure
+        if isinstance(outcome, bytes):
+            return outcome
+        if isinstance(outcome, Hopeless):
+            raise Refused(str(self._backend.hopeless(outcome)))
+        if may_be_absent:
+            raise outcome
+        raise Refused(f"{outcome}. The server has no such batch file, or no batch interface at all.")
 
     async def _try(
         self, method: str, url: str, body: Any, keep: Callable[[aiohttp.ClientResponse], Awaitable[bytes]] | None

@@ -8,7 +8,8 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import aiohttp
 import msgspec
@@ -26,6 +27,8 @@ from reasonembed.llm.served_names import ServedNames
 from reasonembed.llm.wire import wire_body, wire_id
 
 logger = logging.getLogger(__name__)
+
+Outcome = TypeVar("Outcome")
 
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024  # our choice: no completion is larger; the rest is not read
 _DISCOVERY_ATTEMPTS = 3
@@ -176,13 +179,32 @@ class HttpBackend:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return explain(error)
 
-    async def content(self, response: aiohttp.ClientResponse) -> bytes | None:
+    async def insist(self, ask: Callable[[], Awaitable[Outcome | Again]]) -> Outcome:
+        """What `ask` comes to, called again after a pause as long as it says so.
+
+        Raises TransportFailure with the number of tries and the last cause when attempts or patience end.
+        """
+        tries, failed, waited_s = 1, 0, 0.0
+        while True:  # bounded by attempts and patience
+            outcome = await ask()
+            if not isinstance(outcome, Again):
+                return outcome
+            failed += outcome.uses_attempt
+            pause_s = self.pause_s(outcome, tries)
+            waited_s += pause_s
+            logger.debug("%s, try %d: %s", self.endpoint.url, tries, outcome.cause)
+            if failed >= self.config.attempts or waited_s > self.config.patience_s:
+                raise TransportFailure(f"no answer in {tries} tries, the last: {outcome.cause}.")
+            await asyncio.sleep(pause_s)
+            tries += 1
+
+    async def content(self, response: aiohttp.ClientResponse, *, limit_bytes: int = MAX_RESPONSE_BYTES) -> bytes | None:
         """The body with our key blotted out, should the server repeat it; None if it is too large."""
         chunks: list[bytes] = []
         size = 0
         async for chunk in response.content.iter_any():
             size += len(chunk)
-            if size > MAX_RESPONSE_BYTES:
+            if size > limit_bytes:
                 response.close()
                 return None
             chunks.append(chunk)
