@@ -34,26 +34,34 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     """
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as raw:
-            with _compressor(raw, path) as out:
-                yield out
-            raw.flush()
-            os.fsync(raw.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+            temporary = Path(name)
+            with os.fdopen(handle, "wb") as raw:
+                with _compressor(raw, path) as out:
+                    yield out
+                raw.flush()
+                os.fsync(raw.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """What the disk refuses in the block, as StorageError naming `path`, which the block must leave old or new."""
+    try:
+        yield
     except OSError as error:
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}. What stood there before is untouched; "
             f"free some space or choose another folder, then run the same command again."
         ) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
 
 
 def _compressor(raw: IO[bytes], path: Path) -> contextlib.AbstractContextManager[Any]:
@@ -225,6 +233,7 @@ __all__ = [
     "read_numbered_jsonl",
     "sha256_file",
     "sha256_json",
+    "storage_errors",
     "write_bytes",
     "write_json",
     "write_jsonl",

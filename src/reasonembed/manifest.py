@@ -19,7 +19,7 @@ import msgspec
 
 from reasonembed import __version__
 from reasonembed.errors import DamageError, ReasonEmbedError, StageChanged, shown
-from reasonembed.files import atomic_writer, read_jsonl, sha256_file, write_json
+from reasonembed.files import atomic_writer, read_jsonl, sha256_file, storage_errors, write_json
 from reasonembed.records import Dropped
 
 logger = logging.getLogger(__name__)
@@ -186,9 +186,10 @@ def read_dropped(folder: Path) -> Iterator[Dropped]:
 
 def delete_stage(folder: Path) -> None:
     """Remove a stage's folder, its manifest first, so that an interruption leaves the stage undone."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder)
+    with storage_errors(folder):
+        (folder / MANIFEST).unlink(missing_ok=True)
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
 
 
 def summary(manifest: Manifest) -> str:
@@ -229,11 +230,12 @@ def _produced(work: StageRun, counts: collections.Counter[str]) -> Iterator[obje
 
 def _remove_leftovers(folder: Path) -> None:
     """Temporary files of a process that was killed here; the lock says that nobody writes them."""
-    for path in folder.glob(".tmp-*"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    with storage_errors(folder):
+        for path in folder.glob(".tmp-*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:

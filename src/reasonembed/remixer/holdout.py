@@ -14,6 +14,7 @@ from pathlib import Path
 from reasonembed.beir import Collection, write_beir
 from reasonembed.corpora import Corpus
 from reasonembed.domains import Domain
+from reasonembed.files import storage_errors
 from reasonembed.records import Dropped, Example, Query
 from reasonembed.remixer.assemble import JudgedQuery, example_of
 from reasonembed.remixer.config import AssembleConfig
@@ -75,7 +76,8 @@ def write_holdout(
     """Write the BEIR files of the held-out queries into `folder`, beside what stands there; their names.
 
     `excluded.tsv` holds each query's source and its copies: they are removed from the ranking before the cut.
-    Nothing is written if there are no examples. Raises InputError for ids that cannot stand in a TSV file.
+    Nothing is written if there are no examples. Raises InputError for ids that cannot stand in a TSV file, StorageError
+    when the disk refuses.
     """
     rows = list(examples)
     if not rows:
@@ -89,9 +91,12 @@ def write_holdout(
         excluded={row.query_id: frozenset((row.source_id, *row.copy_ids)) for row in rows},
     )
     temporary = folder / ".tmp-beir"
-    write_beir(temporary, collection)
-    for name in BEIR_FILES:
-        (folder / name).parent.mkdir(exist_ok=True)
-        (temporary / name).replace(folder / name)
-    shutil.rmtree(temporary)
+    try:
+        write_beir(temporary, collection)
+        with storage_errors(folder):
+            for name in BEIR_FILES:
+                (folder / name).parent.mkdir(exist_ok=True)
+                (temporary / name).replace(folder / name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return list(BEIR_FILES)
