@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,26 @@ def test_a_second_process_is_refused_at_once_and_told_who_holds_the_workspace(ho
     with pytest.raises(WorkspaceBusy, match=rf"in use by process {holder.pid}\. Wait"):
         with Workspace(tmp_path / "run").lock():
             pass
+
+
+def test_of_several_processes_that_start_at_once_on_a_new_folder_one_alone_holds_it(tmp_path: Path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "new/run")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    try:
+        refused = []
+        while len(refused) < 3:
+            ended = [one for one in processes if one not in refused and one.poll() is not None]
+            refused += ended or (time.sleep(0.01) or [])
+        (winner,) = [one for one in processes if one not in refused]
+        assert winner.stdout is not None and winner.stdout.readline() == "held\n"
+        for one in refused:
+            output, errors = one.communicate()
+            assert output == "" and one.returncode == 1
+            assert "WorkspaceBusy" in errors and "is in use by process" in errors
+    finally:
+        for one in processes:
+            one.kill()
+            one.communicate()
 
 
 def test_a_killed_process_leaves_no_stale_lock(holder, tmp_path: Path):

@@ -15,6 +15,8 @@ from reasonembed.llm.chat import Reply, Usage
 from reasonembed.llm.journal import Journal
 from reasonembed.llm.journal_export import check_journal
 
+EVERY_BYTE_TOO = pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
+"""Bytes from one cut or flip to the next: a prime in the default run, every single one with `-m slow`."""
 MODEL = "a-model-of-this-name"
 GROUPS = 6
 PAGE, FRAME_HEADER, LOG_HEADER = 4096, 24, 32  # bytes; https://www.sqlite.org/fileformat2.html, section 4.1
@@ -74,10 +76,11 @@ def frames(log: bytes) -> range:
     return range(LOG_HEADER, len(log), PAGE + FRAME_HEADER)
 
 
-def test_a_write_ahead_log_torn_anywhere_keeps_the_groups_before(folder: Path) -> None:
+@EVERY_BYTE_TOO
+def test_a_write_ahead_log_torn_anywhere_keeps_the_groups_before(folder: Path, step: int) -> None:
     main, log = filled_in_groups(folder / "whole")
     path = folder / "torn"
-    sizes = {*range(0, len(log), 37), *range(frames(log)[-1], frames(log)[-1] + 40)}
+    sizes = {*range(0, len(log), step), *range(frames(log)[-1], frames(log)[-1] + 40)}
     sizes |= {start + step for start in frames(log) for step in (-1, 0, 1)}
     counts = []
     for size in sorted(sizes):
@@ -92,11 +95,12 @@ def test_a_write_ahead_log_torn_anywhere_keeps_the_groups_before(folder: Path) -
         assert len(journal.get_many(REPLIES)) == GROUPS
 
 
-def test_a_flipped_byte_in_the_write_ahead_log_ends_it_there(folder: Path) -> None:
+@EVERY_BYTE_TOO
+def test_a_flipped_byte_in_the_write_ahead_log_ends_it_there(folder: Path, step: int) -> None:
     """SQLite gives each frame a checksum over all before it: what follows a bad one never happened."""
     main, log = filled_in_groups(folder / "whole")
     path = folder / "flipped"
-    positions = {*range(0, len(log), 37), *range(LOG_HEADER + FRAME_HEADER)}
+    positions = {*range(0, len(log), step), *range(LOG_HEADER + FRAME_HEADER)}
     counts = []
     for position in sorted(positions):
         lay(path, main, flipped(log, position))
@@ -107,21 +111,23 @@ def test_a_flipped_byte_in_the_write_ahead_log_ends_it_there(folder: Path) -> No
     assert max(counts) >= GROUPS - 1 and counts[0] == 0
 
 
-def test_a_file_cut_off_anywhere_is_named(folder: Path) -> None:
+@EVERY_BYTE_TOO
+def test_a_file_cut_off_anywhere_is_named(folder: Path, step: int) -> None:
     path = folder / "j"
     whole = filled(path)
-    for size in (*range(2, 200), *range(200, len(whole), 31), len(whole) - 1):  # one byte is an empty file to SQLite
+    for size in (*range(2, 200), *range(200, len(whole), step), len(whole) - 1):  # one byte is an empty file to SQLite
         lay(path, whole[:size])
         with pytest.raises((DamageError, InputError), match=str(path)):
             Journal(path)
     assert not check_journal(path).whole  # one byte is missing
 
 
-def test_a_flipped_byte_anywhere_is_never_a_wrong_reply(folder: Path) -> None:
+@EVERY_BYTE_TOO
+def test_a_flipped_byte_anywhere_is_never_a_wrong_reply(folder: Path, step: int) -> None:
     path = folder / "j"
     whole = filled(path)
     damaged = 0
-    for position in range(0, len(whole), 13):
+    for position in range(0, len(whole), step):
         lay(path, flipped(whole, position))
         try:
             with Journal(path) as journal:
@@ -131,7 +137,7 @@ def test_a_flipped_byte_anywhere_is_never_a_wrong_reply(folder: Path) -> None:
             assert str(path) in str(error), position
         else:
             assert all(REPLIES[name] == value for name, value in found.items()), position
-    assert damaged > 300
+    assert damaged > 4000 / step
 
 
 def test_a_flipped_byte_in_a_reply_costs_that_reply_alone_and_names_it(folder: Path) -> None:
