@@ -15,6 +15,10 @@ from reasonembed.files import open_binary
 
 Config = TypeVar("Config")
 
+_MAX_BYTES = 1 << 20  # our choice: the longest domain file has 2 KB
+_MAX_PARTS = 32  # our choice: `tomllib` takes memory that grows with the square of a key's parts
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
+_LONG_KEY = re.compile(rf"""(?<![\w"'.-])(?:{_PART}\.[ \t]*+){{{_MAX_PARTS - 1}}}""")
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?")
 _AT = re.compile(r"^(.*) - at `\$\.?([^`]*)`$")
 
@@ -30,9 +34,14 @@ def load_toml(path: Path, kind: type[Config]) -> Config:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not valid UTF-8 (byte {error.start}). Save the file as UTF-8.") from error
+    if len(raw) > _MAX_BYTES or _LONG_KEY.search(text):
+        raise InputError(
+            f"{path} is no configuration: it is larger than {_MAX_BYTES >> 20} MiB, or a key of it has {_MAX_PARTS} "
+            f"parts or more with dots between them. Give the file that is meant."
+        )
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}. Mend that line.") from error
     return build(kind, values, where=str(path), text=text)
 

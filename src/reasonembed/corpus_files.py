@@ -7,14 +7,15 @@ Ids stand under `_id` (BEIR), `id` (BRIGHT, R2MED) or `docid`; texts under `text
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from reasonembed.errors import InputError, MissingExtra, shown
+from reasonembed.errors import InputError, shown
 from reasonembed.files import read_numbered_jsonl
+from reasonembed.parquet import read_parquet
 from reasonembed.records import Document
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -22,7 +23,6 @@ DATA_SUFFIXES = (*JSONL_SUFFIXES, ".parquet")
 
 _IDS = ("_id", "id", "docid")
 _TEXTS = ("text", "content", "contents")
-_BATCH_ROWS = 4096
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?")  # a split's files, as `datasets` names them
 _NOT_DOCUMENTS = ("queries", "query", "qrels", "examples")
 
@@ -92,28 +92,18 @@ def _jsonl_rows(path: Path) -> Iterator[Fields]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Fields]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise MissingExtra(f"reading {path} needs pyarrow. Install it with: pip install pyarrow") from error
-    try:
-        with ParquetFile(path) as file:
-            id_column, text_column = (_column(path, file.schema_arrow.names, known) for known in (_IDS, _TEXTS))
-            columns = [id_column, text_column, *(name for name in ("title",) if name in file.schema_arrow.names)]
-            number = 0
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
-                values = [batch.column(name).to_pylist() for name in columns]
-                for row in zip(*values, strict=True):
-                    number += 1
-                    yield _checked_row(path, number, dict(zip(("id", "text", "title"), row, strict=False)))
-    except (ArrowException, OSError) as error:
-        raise InputError(
-            f"{path} cannot be read: {error}. It may be truncated or not be what its name says."
-        ) from error
+    kinds: dict[str, str] = {}  # column -> what it holds
+
+    def choose(names: Sequence[str]) -> list[str]:
+        kinds.update({_column(path, names, _IDS): "id", _column(path, names, _TEXTS): "text"})
+        kinds.update({"title": "title"} if "title" in names else {})
+        return list(kinds)
+
+    for number, row in read_parquet(path, choose):
+        yield _checked_row(path, number, {kinds[name]: value for name, value in row.items()})
 
 
-def _column(path: Path, names: list[str], known: tuple[str, ...]) -> str:
+def _column(path: Path, names: Sequence[str], known: tuple[str, ...]) -> str:
     for name in known:
         if name in names:
             return name

@@ -21,7 +21,9 @@ from reasonembed.errors import InputError, StorageError, shown
 Row = TypeVar("Row")
 
 MAX_LINE_BYTES = 64 * 1024 * 1024  # our choice: a decompression bomb has no line ends (S6)
+MAX_RATIO = 200  # our choice: texts shrink to a third or a thirtieth; what shrinks more is no text (S6)
 _ZSTD_LEVEL = 6
+_BUFFER_BYTES = 1 << 16
 _ZSTD_STEP = 2048  # bytes unpacked at a time: at most 64 MB of content, even in a bomb
 
 
@@ -115,13 +117,16 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> int:
 
 @contextlib.contextmanager
 def open_binary(path: Path) -> Iterator[IO[bytes]]:
-    """The (decompressed) bytes of `path`. Raises InputError if it is missing, a folder, or not to be read."""
+    """The (decompressed) bytes of `path`.
+
+    Raises InputError if it is missing, a folder, not to be read, or unpacks to more than `unpacked_limit_bytes`.
+    """
     try:
         with path.open("rb") as raw:
             if path.suffix == ".gz":
-                yield io.BufferedReader(gzip.GzipFile(fileobj=raw))
+                yield io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=raw), path), _BUFFER_BYTES)
             elif path.suffix == ".zst":
-                yield io.BufferedReader(_ZstdReader(raw))
+                yield io.BufferedReader(_Bounded(_ZstdReader(raw), path), _BUFFER_BYTES)
             else:
                 yield raw
     except FileNotFoundError as error:
@@ -132,6 +137,33 @@ def open_binary(path: Path) -> Iterator[IO[bytes]]:
         raise InputError(
             f"{path} cannot be read: {error}. It may be truncated or not be what its name says."
         ) from error
+
+
+def unpacked_limit_bytes(packed_bytes: int) -> int:
+    """How much a file of so many bytes may unpack to: two of the longest lines, and `MAX_RATIO` times its size."""
+    return 2 * MAX_LINE_BYTES + MAX_RATIO * packed_bytes
+
+
+class _Bounded(io.RawIOBase):
+    """The content of a packed file, as far as that is credible."""
+
+    def __init__(self, content: Any, path: Path) -> None:
+        self._content = content
+        self._path, self._packed = path, path.stat().st_size
+        self._left = unpacked_limit_bytes(self._packed)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self._content.readinto(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise InputError(
+                f"{self._path} has {self._packed:,} bytes and unpacks to more than "
+                f"{unpacked_limit_bytes(self._packed):,}: no text shrinks so far. If it is meant, unpack it first."
+            )
+        return count
 
 
 class _ZstdReader(io.RawIOBase):
@@ -198,7 +230,7 @@ def read_numbered_jsonl(path: Path, kind: type[Row]) -> Iterator[tuple[int, Row]
     for number, line in read_lines(path):
         try:
             yield number, decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: {_explain(line, error)}") from error
 
 
@@ -226,6 +258,7 @@ def sha256_json(value: object) -> str:
 
 __all__ = [
     "MAX_LINE_BYTES",
+    "MAX_RATIO",
     "atomic_writer",
     "open_binary",
     "read_jsonl",
@@ -234,6 +267,7 @@ __all__ = [
     "sha256_file",
     "sha256_json",
     "storage_errors",
+    "unpacked_limit_bytes",
     "write_bytes",
     "write_json",
     "write_jsonl",

@@ -15,7 +15,9 @@ from reasonembed.llm.chat import Reply, Usage
 from reasonembed.llm.journal import Journal
 from reasonembed.llm.journal_export import check_journal
 
-EVERY_BYTE_TOO = pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
+EVERY_BYTE_TOO = pytest.mark.parametrize(
+    "step", [37, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
 """Bytes from one cut or flip to the next: a prime in the default run, every single one with `-m slow`."""
 MODEL = "a-model-of-this-name"
 GROUPS = 6

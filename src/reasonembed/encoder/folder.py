@@ -169,7 +169,7 @@ def _read(path: Path, kind: type[Any]) -> Any:
         raw = handle.read()
     try:
         value = json.loads(raw)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path}: broken JSON ({error}). Copy the model folder again.") from error
     if not isinstance(value, kind):
         raise InputError(

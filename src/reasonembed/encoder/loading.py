@@ -42,6 +42,7 @@ def is_causal(config: Any) -> bool:
 
 def load_transformer(folder: ModelFolder, dtype: torch.dtype) -> Any:
     """The folder's transformer, from safetensors only. Raises InputError if it cannot be loaded whole."""
+    from safetensors import SafetensorError
     from transformers import AutoModel
 
     try:
@@ -54,7 +55,7 @@ def load_transformer(folder: ModelFolder, dtype: torch.dtype) -> Any:
                 local_files_only=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"transformers cannot load {folder.transformer}: {error}") from error
     if model.config.is_encoder_decoder:
         raise InputError(
@@ -75,7 +76,7 @@ def load_tokenizer(folder: ModelFolder, *, append_eos: bool) -> Tokenizer:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder.transformer, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"transformers cannot load the tokenizer of {folder.transformer}: {error}") from error
     if folder.lower_case and not getattr(tokenizer, "do_lower_case", False):
         raise InputError(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from reasonembed.corpora import JSONL_SUFFIXES
 from reasonembed.errors import EndpointError, InputError, MissingExtra, nearest
 from reasonembed.files import read_numbered_jsonl, sha256_file, sha256_json
+from reasonembed.parquet import read_parquet
 
 PARQUET_ROWS = 4096  # read at a time
 
@@ -79,7 +80,8 @@ class LocalSource:
     def rows(self, config: str, split: str) -> Iterator[NumberedRow]:
         for path in self._files(config, split):
             if path.suffix == ".parquet":
-                yield from _parquet_rows(path)
+                for number, row in read_parquet(path):
+                    yield f"{path}, row {number}", row
             else:
                 for number, row in read_numbered_jsonl(path, dict[str, Any]):
                     yield f"{path}, line {number}", row
@@ -123,28 +125,6 @@ def _files_of(folder: Path, split: str) -> list[Path]:
         return shards
     single = (folder / f"{split}{suffix}" for suffix in (".parquet", *JSONL_SUFFIXES))
     return next(([path] for path in single if path.is_file()), [])
-
-
-def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra(
-            f"{path} is parquet, which needs pyarrow. Install it: pip install 'reasonembed[benchmarks]'"
-        ) from error
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path}, row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"{path} ({path.stat().st_size:,} bytes) cannot be read after row {number}: {error}. It is truncated or "
-            f"no parquet file; download it again."
-        ) from error
 
 
 class HubSource:

@@ -50,7 +50,7 @@ def read_search_results(path: Path | str) -> SearchResults:
             f"{path}: {error}. Expected {{{', '.join(SearchResults.__struct_fields__)}}}, the last as "
             f"{{query id: {{document id: score}}}}."
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         nan = next((word for word in (b"NaN", b"Infinity") if word in raw), b"").decode()
         cure = f"It holds {nan}, which is no JSON and no score: drop those documents." if nan else "Write it anew."
         raise InputError(f"{path}: broken JSON ({error}). {cure}") from error

@@ -80,7 +80,7 @@ class BatchOutcomes:
         """Where all answers are by one model of another name, that is the server's own name for it."""
         names = set()
         for _, line in zip(range(_LOOKED_AT), _lines(path), strict=False):
-            with contextlib.suppress(BrokenResponse, msgspec.DecodeError, UnicodeDecodeError):
+            with contextlib.suppress(BrokenResponse, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 outcome = read_outcome(line)
                 if outcome.status == 200:
                     names.add(str(msgspec.json.decode(outcome.body, type=_Named).model))

@@ -1,7 +1,8 @@
 """The journal's tables: their version, the upgrade of older files, and what is checked when a file is opened.
 
-On every opening: that the file is a journal of a version we know, that it is as long as its header says (SQLite
-does that) and ends with a whole page, and that table `replies` has its columns. Files up to 256 MiB are then walked
+On every opening: that the file is a journal of a version we know, without triggers or views (which could change what is
+put and read), that it is as long as its header says (SQLite does that) and ends with a whole page, and that table
+`replies` has its columns. Files up to 256 MiB are then walked
 whole by SQLite's `quick_check`, which reads every page. In larger ones, where that takes seconds or more, 64 replies
 spread evenly over the file must be found both by number and by key. What a reply says is verified by its checksum
 whenever it is read; all of it at once by `reasonembed journal WORKSPACE --check`.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from reasonembed.errors import DamageError, InputError
+from reasonembed.errors import DamageError, InputError, shown
 from reasonembed.llm.reply_rows import Row
 from reasonembed.llm.spending import open_ledger
 from reasonembed.llm.sqlite_errors import CURE
@@ -82,6 +83,8 @@ def select_replies(version: int) -> str:
 
 def look_over(connection: sqlite3.Connection, path: Path, version: int) -> None:
     """What is checked on opening; see the module. Raises DamageError naming the file, the place and the cure."""
+    for kind, name in connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')"):
+        raise _damage(path, f"the {kind} {shown(name)} is none of ours")
     found = [row[1] for row in connection.execute("PRAGMA table_info(replies)")]
     missing = [name for name in _COLUMNS.get(version, Row._fields) if name not in found]
     if missing:

@@ -91,6 +91,7 @@ class LocalModel:
         return self._weights
 
     def _load(self) -> Any:
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
 
         causal: Any = AutoModelForCausalLM
@@ -116,7 +117,7 @@ class LocalModel:
                 f"{self.folder} does not fit into the memory of {self.device}. Choose a smaller model, free the "
                 f"device, or serve the model over HTTP."
             ) from error
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(f"transformers cannot load {self.folder} as a language model: {error}") from error
 
 
@@ -144,7 +145,7 @@ def _defaults(transformer: Path) -> dict[str, Any]:
     path = transformer / "generation_config.json"
     try:
         values = json.loads(path.read_bytes()) if path.exists() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: broken JSON ({error}). Copy the model folder again.") from error
     return values if isinstance(values, dict) else {}
 

@@ -19,7 +19,7 @@ def load_chat_tokenizer(folder: Path | str, *, revision: str | None = None, loca
         return AutoTokenizer.from_pretrained(
             folder, revision=revision or "main", trust_remote_code=False, local_files_only=local_only
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"transformers cannot load the tokenizer of {folder}: {error}") from error
 
 

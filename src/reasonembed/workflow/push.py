@@ -197,7 +197,10 @@ def _model_files(folder: Path) -> tuple[tuple[Upload, ...], tuple[str, ...]]:
 
 def _adapter_config(path: Path) -> bytes:
     """peft's settings, with the base model named without the folder that it lay in."""
-    config: dict[str, Any] = json.loads(path.read_bytes())
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: broken JSON ({error}). Copy the model folder again.") from error
     config["base_model_name_or_path"] = public_name(str(config.get("base_model_name_or_path", "")))
     return json.dumps(config, indent=2).encode()
 
