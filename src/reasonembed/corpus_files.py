@@ -1,7 +1,7 @@
 """The files of a corpus, document by document: JSONL (plain, .gz, .zst) and parquet, under the field's usual names.
 
 Ids stand under `_id` (BEIR), `id` (BRIGHT, R2MED) or `docid`; texts under `text`, `content` (BRIGHT) or
-`contents`; titles under `title`. Other fields are ignored. Files are read in batches, never whole.
+`contents`; titles under `title`. Other fields are ignored. JSONL is read line by line, parquet a row group at a time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parquet in: rows batch by batch, in memory that the file's size bounds, whatever its compression claims (S6)."""
+"""Parquet in, a row group at a time, in memory that the file's size bounds, whatever its compression claims (S6)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Any
 
 from reasonembed.errors import InputError, MissingExtra
 from reasonembed.files import MAX_LINE_BYTES, unpacked_limit_bytes
-
-_BATCH_ROWS = 4096  # read at a time, at most
-_BATCH_BYTES = 64 * 1024 * 1024  # our choice: fewer rows at a time where they are long
 
 
 def read_parquet(
@@ -33,20 +30,19 @@ def read_parquet(
         with ParquetFile(path) as file:
             schema = file.schema_arrow
             columns = list(schema.names if choose is None else choose(schema.names))
-            size = _unpacked_bytes(file.metadata, columns)
-            _check_size(path, size)
-        rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * file.metadata.num_rows // max(size, 1)))
+            _check_size(path, _unpacked_bytes(file.metadata, columns))
         texts = [name for name in columns if str(schema.field(name).type) in ("string", "large_string")]
         with ParquetFile(path, read_dictionary=texts) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=columns, use_threads=False):
-                values = [_values(path, number, batch.column(name)) for name in columns]
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=columns, use_threads=False)
+                values = [_values(path, number, table.column(name)) for name in columns]
                 for row in zip(*values, strict=True):
                     number += 1
                     yield number, dict(zip(columns, row, strict=True))
     except (ArrowException, OSError) as error:
         raise InputError(
-            f"{path} cannot be read after row {number} ({size_bytes:,} bytes): {error}. It may be truncated or not be what its name says: "
-            f"make or download it again."
+            f"{path} cannot be read after row {number} ({size_bytes:,} bytes): {error}. It may be truncated or not "
+            f"be what its name says: make or download it again."
         ) from error
 
 
@@ -71,16 +67,17 @@ def _check_size(path: Path, size: int) -> None:
         )
 
 
-def _values(path: Path, number: int, column: Any) -> list[Any]:
+def _values(path: Path, number: int, column: Any) -> Iterator[Any]:
     """A column's values; texts come from their dictionary, so that one that is named often is one object."""
-    dictionary = getattr(column, "dictionary", None)
-    if dictionary is None:
-        values: list[Any] = column.to_pylist()
-        return values
-    if dictionary.nbytes > MAX_LINE_BYTES and any(len(text.as_buffer()) > MAX_LINE_BYTES for text in dictionary):
-        raise InputError(f"{path}, after row {number}: a text is longer than {MAX_LINE_BYTES >> 20} MiB. Cut it.")
-    texts = dictionary.to_pylist()
-    return [None if place is None else texts[place] for place in column.indices.to_pylist()]
+    for chunk in column.chunks:
+        dictionary = getattr(chunk, "dictionary", None)
+        if dictionary is None:
+            yield from chunk.to_pylist()
+            continue
+        if dictionary.nbytes > MAX_LINE_BYTES and any(len(text.as_buffer()) > MAX_LINE_BYTES for text in dictionary):
+            raise InputError(f"{path}, after row {number}: a text is longer than {MAX_LINE_BYTES >> 20} MiB. Cut it.")
+        texts = dictionary.to_pylist()
+        yield from (None if place is None else texts[place] for place in chunk.indices.to_pylist())
 
 
 __all__ = ["read_parquet"]

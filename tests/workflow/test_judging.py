@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from reasonembed.cli.main import app
 from reasonembed.encoder.backbones import public_name
 from reasonembed.evaluate.benchmarks import load_collections
-from reasonembed.workflow.judging import judge, recorded_run
+from reasonembed.workflow.judging import file_names, judge, recorded_run
 from reasonembed.workflow.reranking import AnnotatorGrader
 
 
@@ -65,6 +68,34 @@ def test_no_path_of_a_local_model_is_printed_or_published(folder: Path, tmp_path
     assert len(written) > 10
     for text in (printed.split("\nresults ")[0], *(path.read_text() for path in written)):
         assert "secret" not in text and str(minilm_path) not in text
+
+
+HOSTILE = [
+    "a/b",
+    "a_b",
+    "A_B",
+    "../up",
+    "/abs",
+    "..",
+    ".",
+    "",
+    "a\x00b",
+    "x" * 300,
+    "x" * 299,
+    "日本" * 200,
+    "CON",
+    "a b",
+]
+
+
+@given(st.lists(st.one_of(st.sampled_from(HOSTILE), st.text(max_size=300)), unique=True))
+@example(HOSTILE)
+def test_whatever_systems_are_called_each_has_one_folder_of_its_own_inside(names: list[str]) -> None:
+    found = file_names(names)
+    assert len({name.casefold() for name in found}) == len(names)
+    for name in found:
+        assert Path("/out/runs", name).parent == Path("/out/runs") and not name.startswith(".")
+        assert not re.search(r"[\s/\\\x00]", name) and 0 < len(f"{name}.json".encode()) <= 255
 
 
 def test_a_model_of_the_hub_keeps_its_name() -> None:

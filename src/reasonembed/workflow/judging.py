@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,6 +43,7 @@ PROTOCOL_FILE = "protocol.json"
 PER_QUERY_FILE = "per_query.jsonl"
 MTEB_FOLDER = "mteb"
 REPORT_FILE = "report.html"
+_NAME_CHARS = 60  # our choice: of at most four bytes each, so that a suffix fits into the 255 of a file system
 
 
 class Judgment(msgspec.Struct, frozen=True):
@@ -56,11 +58,13 @@ class Judgment(msgspec.Struct, frozen=True):
     @property
     def labelled(self) -> dict[str, Evaluation]:
         """Every evaluation under the name of its files: the system's, with its seed where there are several."""
-        return {
-            _file_name(name) + (f"-seed{number}" if len(seeds) > 1 else ""): evaluation
+        named = {
+            (name, number): f"{name}-seed{number}" if len(seeds) > 1 else name
             for name, seeds in self.evaluations.items()
-            for number, evaluation in enumerate(seeds)
+            for number in range(len(seeds))
         }
+        labels = file_names(named.values())
+        return {label: self.evaluations[name][number] for (name, number), label in zip(named, labels, strict=True)}
 
     @property
     def measures(self) -> list[str]:
@@ -83,9 +87,19 @@ class Judgment(msgspec.Struct, frozen=True):
         return {name: str(seeds[0].protocol) for name, seeds in self.evaluations.items()}
 
 
-def _file_name(system: str) -> str:
-    """A name without white space or separators, and no hidden one: it names folders, and tags runs."""
-    return re.sub(r"[^\w.+-]|^\.", "_", system)
+def file_names(systems: Iterable[str]) -> list[str]:
+    """A name for each system that can name a folder and tag a run.
+
+    Without white space, separators or a dot in front, of at most `_NAME_CHARS` characters and some, and different from
+    the others also where letters' case does not count.
+    """
+    taken: dict[str, str] = {}
+    for system in systems:
+        plain = re.sub(r"[^\w.+-]|^\.", "_", system)[:_NAME_CHARS] or "_"
+        numbered = (f"{plain}-{number}" for number in itertools.count(2))
+        name = next(one for one in itertools.chain([plain], numbered) if one.casefold() not in taken)
+        taken[name.casefold()] = name
+    return list(taken.values())
 
 
 def judge(
