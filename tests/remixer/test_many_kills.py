@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-RUNS, KILLS = 8, 3
+RUNS, KILLS = 6, 3
 
 WORKER = """
 import hashlib, json, os, random, signal, sqlite3, sys, time
@@ -73,17 +73,23 @@ def hashes(name):
 def stages(name):
     return sum(read_manifest(folder / name / "biology" / stage) is not None for stage in STAGES)
 
-began = time.monotonic()
 assert os.waitpid(start("unbroken"), 0)[1] == 0
-took = time.monotonic() - began
+total = len(asked("unbroken"))
 for run in range(runs):
     name, moments, twice = f"run{run}", [], 0
     for _ in range(kills):
         before, known = len(asked(name)), committed(name)
+        moment, pause_s = before + draw.randint(0, total // 2), draw.uniform(0, 0.05)
         process = start(name)
-        time.sleep(draw.uniform(0, took / 2))
-        os.kill(process, signal.SIGKILL)
-        ended = os.waitpid(process, 0)[1]
+        while len(asked(name)) < moment:
+            over, ended = os.waitpid(process, os.WNOHANG)
+            if over:  # it had fewer left to ask, and is done
+                break
+            time.sleep(0.001)
+        else:
+            time.sleep(pause_s)  # on into the stages that ask nothing
+            os.kill(process, signal.SIGKILL)
+            ended = os.waitpid(process, 0)[1]
         twice += len(known.intersection(asked(name)[before:]))
         moments.append([os.WIFSIGNALED(ended), stages(name), len(asked(name))])
     before, known = len(asked(name)), committed(name)
