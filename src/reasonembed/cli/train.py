@@ -23,7 +23,8 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="The peak.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Divides similarities.")] = None,
     group_size: Annotated[
-        int | None, typer.Option(help="Passages per query: one positive, the rest negatives.")
+        int | None,
+        typer.Option(help="Passages per query: one positive, the rest negatives; 1: in-batch negatives alone."),
     ] = None,
     global_queries: Annotated[int | None, typer.Option(help="Queries per optimiser step.")] = None,
     start_step: Annotated[int | None, typer.Option(help="Steps with plain InfoNCE before weights count.")] = None,

@@ -47,7 +47,10 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     )
     epochs: int = 1
     seed: int = 42  # decides order and draws (our choice)
-    group_size: int | None = None  # passages per query, one of them positive; None: the domain's own
+    group_size: int | None = None
+    """Passages per query, one of them positive; 1: other queries' positives are the only negatives; None: the domain's
+    own.
+    """
     global_queries: int | None = None  # queries per optimiser step over all devices; None: the domain's own
     max_query_tokens: int = 512
     max_passage_tokens: int = 512
@@ -78,13 +81,17 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             self.gradient_clip,
             "above 0",
         )
-        _require(self.group_size is None or self.group_size >= 2, "group_size", self.group_size, "at least 2")
+        _require(self.group_size is None or self.group_size >= 1, "group_size", self.group_size, "at least 1")
         _require(
             self.global_queries is None or self.global_queries >= 1,
             "global_queries",
             self.global_queries,
             "at least 1",
         )
+        if self.group_size == 1 and self.global_queries == 1:
+            raise ValueError(
+                "group_size and global_queries are both 1: nothing would be a negative. Raise one of them."
+            )
         _require(
             self.train_layers is None or self.train_layers >= 1,
             "train_layers",
