@@ -211,7 +211,7 @@ def _prepare(
     base: str | Path, config: TrainConfig, receipt: Receipt, work: Path, frozen: FrozenStates | None, ranks: Ranks
 ) -> Training:
     torch.manual_seed(config.seed)
-    encoder = Encoder.load(base, device=str(ranks.device))
+    encoder = Encoder.load(base, device=str(ranks.device), pooling=config.pooling)
     if max(config.matryoshka_dims, default=0) > encoder.dimension:
         raise InputError(
             f"matryoshka_dims asks for {max(config.matryoshka_dims)} dimensions and {receipt.base} has "
@@ -237,6 +237,7 @@ def _batches(examples: Sequence[TrainingExample], config: TrainConfig, epoch: in
         epoch=epoch,
         group_size=config.group_size,
         global_queries=config.global_queries,
+        domain_weights=config.domain_weights,
     )
 
 
@@ -249,7 +250,7 @@ def _check(examples: Sequence[TrainingExample], config: TrainConfig) -> None:
             without = "distill_weight = 0 and " if config.distill_weight else ""
             raise InputError(
                 f"{where} has no reasoning query, which reasoning intensity is measured by and distillation learns "
-                f'from. Add it, or train with {without}loss = "infonce".'
+                f'from. Add it, or train with {without}loss = "infonce" (--loss infonce).'
             )
         if config.listwise_weight and not example.is_graded:
             raise InputError(
