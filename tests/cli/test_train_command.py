@@ -108,7 +108,10 @@ def test_a_flag_overrides_the_file_that_overrides_the_recipe_that_overrides_the_
     assert (found["bf16"], found["mask_positives"]) == (True, False), "the recipe"
     assert found["seed"] == 42, "the default"
     assert "lora and train_layers cannot go together" in refused(*command, "--train-layers", "1")
-    assert "6 " in train(*command, "--train-layers", "1", "--no-lora", "--dry-run")
+    config.write_text("train_layers = 1\n")
+    assert "lora and train_layers cannot go together" in refused(*command)
+    train(*command, "--no-lora", "--restart")
+    assert (settings(out)["lora"], settings(out)["train_layers"]) == (None, 1)
 
 
 def test_the_two_stages_of_the_docs_can_be_followed(
@@ -147,11 +150,13 @@ def test_recipes_are_listed_and_a_model_is_asked_for_where_none_names_one(data: 
     assert 'did you mean "minilm"' in refused(files, "--recipe", "minilmm")
 
 
-def test_weights_of_domains_are_keys_of_the_configuration(data: Path) -> None:
+def test_weights_of_domains_are_keys_of_the_configuration(data: Path, tiny_models: dict[str, Path]) -> None:
     (data / "config.toml").write_text("[domain_weights]\nbiology = 2.5\n")
     files = data / "reason-embed-data-0928"
-    plan = train(files, "--recipe", "minilm", "--config", data / "config.toml", "--global-queries", "2", "--dry-run")
-    assert re.search(r"biology +6 +8 +2 +8$", plan, re.M), plan  # 3 + 3 + 2 batches a visit of all, all, a half
+    command = [files, "--base", tiny_models["bert"], "--config", data / "config.toml", "--out", data / "m"]
+    plan = train(*command, "--global-queries", "2", "--dry-run")
+    assert re.search(r"biology +6 +3 +2 +8$", plan, re.M), plan  # 3 + 3 + 2 batches visit all, all, and a half
+    assert train(*command, "--global-queries", "2").startswith("8 steps")
     (data / "config.toml").write_text("[domain_weights]\nbiologie = 2.5\n")
-    said = refused(files, "--recipe", "minilm", "--config", data / "config.toml", "--dry-run")
-    assert 'did you mean "biology"' in said
+    for flags in ([], ["--dry-run"]):
+        assert 'did you mean "biology"' in refused(*command[:-1], data / "n", *flags)

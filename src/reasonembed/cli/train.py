@@ -91,13 +91,12 @@ def train(
 
     The result is a sentence-transformers folder. Interrupted, the same command goes on from the last checkpoint.
     On several devices: torchrun --nproc-per-node 8 -m reasonembed train ... (docs/training.md).
-    What decides a setting, the strongest first: its flag, --config, --recipe, the defaults of TrainConfig; for the
-    shape of batches, where these leave it open: the domain's file, the data. --base overrides the recipe's.
+    A setting is decided by its flag, else --config, else --recipe, else TrainConfig's defaults;
+    batch shapes, where these leave them open, by the domain's file, else the data.
 
     Example: reasonembed train runs/trial --base minilm --out models/trial --no-instruction --epochs 4
     """
     from reasonembed.cli.output import need_training, training_lines
-    from reasonembed.encoder.backbones import base_model
 
     need_training()
     from reasonembed.config import override
@@ -133,7 +132,7 @@ def train(
 
         typer.echo("\n".join(training_plan_lines(plan_training(loaded, settings), settings.epochs)))
         return
-    report = run(loaded, base=base_model(base), out=out, config=settings, resume=not restart)
+    report = run(loaded, base=base, out=out, config=settings, resume=not restart)
     if is_first():
         typer.echo("\n".join(training_lines(report)))
 

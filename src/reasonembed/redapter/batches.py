@@ -56,8 +56,8 @@ def epoch_batches(
     ConfigError for a weight of a domain that has no examples.
     """
     batches = []
-    domains = _by_domain(examples)
-    weights = _checked_weights(domain_weights or {}, domains)
+    domains, weights = _by_domain(examples), domain_weights or {}
+    check_weights(weights, domains)
     for domain, rows in domains.items():
         shapes = {(group_size or row.group_size, global_queries or row.global_queries) for row in rows}
         if len(shapes) > 1:
@@ -98,14 +98,14 @@ def _shuffled(rows: Sequence[TrainingExample], seed: int, *parts: str) -> list[T
     return sorted(rows, key=lambda row: row_seed(seed, *parts, row.domain, row.example_id))
 
 
-def _checked_weights(weights: Mapping[str, float], domains: Collection[str]) -> Mapping[str, float]:
+def check_weights(weights: Mapping[str, float], domains: Collection[str]) -> None:
+    """Raise ConfigError if a weight is that of a domain without examples."""
     for name in weights:
         if name not in domains:
             raise ConfigError(
                 f'domain_weights names "{name}", of which there are no examples{nearest(name, domains) or "."} The '
                 f"domains of the data: {', '.join(domains)}."
             )
-    return weights
 
 
 def not_negatives(batch: Batch) -> Mask:

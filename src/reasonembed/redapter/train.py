@@ -23,7 +23,7 @@ from reasonembed.encoder.lora import add_lora, train_last_layers
 from reasonembed.encoder.model import Encoder
 from reasonembed.errors import InputError, ReasonEmbedError, StorageError, shown
 from reasonembed.files import sha256_json, write_json
-from reasonembed.redapter.batches import Batch, epoch_batches
+from reasonembed.redapter.batches import Batch, check_weights, epoch_batches
 from reasonembed.redapter.checkpoint import newest_checkpoint, restore, save_checkpoint
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample, from_examples, read_released
@@ -244,6 +244,7 @@ def _batches(examples: Sequence[TrainingExample], config: TrainConfig, epoch: in
 def _check(examples: Sequence[TrainingExample], config: TrainConfig) -> None:
     if not examples:
         raise InputError("there are no training examples. Give a data file or a workspace that holds some.")
+    check_weights(config.domain_weights, sorted({example.domain for example in examples}))
     for example in examples:
         where = f"the example {shown(example.example_id)} of {example.domain}"
         if config.needs_reasoning and not example.reasoning_query.strip():

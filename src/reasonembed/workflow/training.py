@@ -13,6 +13,7 @@ import msgspec
 
 from reasonembed.beir import read_beir
 from reasonembed.config import load_toml
+from reasonembed.encoder.backbones import base_model
 from reasonembed.errors import InputError
 from reasonembed.evaluate.report import ReportData, machine_facts
 from reasonembed.files import read_jsonl
@@ -56,6 +57,7 @@ def train(
 ) -> TrainingReport:
     """Train `base` on the examples of workspaces or data files, and leave a sentence-transformers folder in `out`.
 
+    base: a folder, a name on the hub, or minilm.  config: a recipe's, one's own, or a file of such keys.
     report: judge base and trained model on the workspaces' held-out queries, where there are some, and write
     results and an HTML report into `OUT-report/`. Of several processes the first alone does so.
     Raises what `redapter.train.train` and `load_training_data` raise; the same call goes on where it stopped.
@@ -63,6 +65,7 @@ def train(
     from reasonembed.redapter.train import train as run_training
 
     started = time.monotonic()
+    base = base_model(base)
     loaded = _loaded(data)
     config = load_toml(config, TrainConfig) if isinstance(config, Path) else config or TrainConfig()
     out = Path(out)
