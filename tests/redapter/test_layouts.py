@@ -104,6 +104,14 @@ def test_the_log_names_the_layout_of_each_file(tmp_path: Path, caplog: pytest.Lo
     assert said[0].endswith("1 examples of a, at most 3 negatives each.")
 
 
+def test_the_published_format_is_read_from_parquet_too(tmp_path: Path) -> None:
+    row = PUBLISHED | {"pos_scores": [4.0], "neg_scores": [1.0], "train_group_size": 2, "batch_size": 8}
+    (plain,) = read_data(write(tmp_path / "one" / "pony-formatted.jsonl", row))
+    (tmp_path / "two").mkdir()
+    assert read_data(parquet(tmp_path / "two" / "pony-formatted.parquet", row)) == [plain]
+    assert (plain.domain, plain.positive_grades, plain.global_queries) == ("pony", (4,), 64)
+
+
 def test_a_column_of_reasoning_queries_is_read_too(tmp_path: Path) -> None:
     rows = read_data(write(tmp_path / "t.jsonl", ANCHOR | {"reasoning_query": "density"}, ANCHOR))
     assert [row.reasoning_query for row in rows] == ["density", ""]
