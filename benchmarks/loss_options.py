@@ -3,7 +3,7 @@
     python benchmarks/loss_options.py --run       run what the .jsonl does not hold yet
     python benchmarks/loss_options.py --table     print the Markdown table of all runs
 
-MiniLM is trained by the demo's recipe (src/reasonembed/workflow/demo.toml) with one option after the other, on
+MiniLM is trained by the demo's recipe (`minilm`, src/reasonembed/redapter/recipes/) with one option after the other, on
 recorded training queries, and judged on those that are held out by idea: the splits of tune_demo.py, whose docstring
 says how. Test queries are never read. The recipe was chosen for plain InfoNCE on split 0, and every option's weight
 is one guess or two: this asks what an option does as it comes, not what it could do.
@@ -28,19 +28,19 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reasonembed.config import load_toml, override
+from reasonembed.config import override
 from reasonembed.encoder.backbones import minilm_folder
 from reasonembed.encoder.model import Encoder
 from reasonembed.evaluate.compare import Difference, holm, mean_over_domains, paired_difference
 from reasonembed.evaluate.run import evaluate
 from reasonembed.files import read_jsonl
 from reasonembed.redapter.config import RUNNING_KEYS, TrainConfig
+from reasonembed.redapter.recipe import load_recipe
 from reasonembed.search.systems import DenseSystem
 from reasonembed.workflow import demo
 from tune_demo import MEASURE, frozen_states, held_out_collections, new_ideas, shown, training_examples
 
 RESULTS = Path(__file__).parent / "results" / "loss_options.jsonl"
-RECIPE = Path(demo.__file__).with_name("demo.toml")
 REFERENCE, BASE = "infonce", "base"
 CUT = 96  # a quarter of MiniLM's dimensions
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -101,7 +101,7 @@ class CutEncoder:
 
 def configuration(option: str, seed: int) -> TrainConfig:
     """The demo's recipe with one option."""
-    return override(load_toml(RECIPE, TrainConfig), {"loss": "infonce", "seed": seed} | OPTIONS[option])
+    return override(load_recipe(demo.RECIPE).training, {"loss": "infonce", "seed": seed} | OPTIONS[option])
 
 
 def deciding(config: TrainConfig) -> dict[str, Any]:
@@ -147,13 +147,15 @@ def untrained() -> Outcome:
 
 
 def read_results(path: Path) -> list[Outcome]:
-    """The runs that the recipe and the options still describe."""
+    """The runs that the recipe and the options still describe; a key that is newer than a run had its default there."""
     rows = read_jsonl(path, Outcome) if path.exists() else ()
     return [row for row in rows if row.option == BASE or _is_current(row)]
 
 
 def _is_current(row: Outcome) -> bool:
-    return row.option in OPTIONS and row.config == deciding(configuration(row.option, row.seed))
+    return row.option in OPTIONS and deciding(TrainConfig()) | row.config == deciding(
+        configuration(row.option, row.seed)
+    )
 
 
 def run_missing(path: Path, options: argparse.Namespace) -> None:

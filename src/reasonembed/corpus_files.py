@@ -13,16 +13,13 @@ from typing import Any
 
 import msgspec
 
-from reasonembed.errors import InputError, MissingExtra, shown
+from reasonembed.data_files import DATA_SUFFIXES, file_stem, parquet_columns, read_parquet
+from reasonembed.errors import InputError, shown
 from reasonembed.files import read_numbered_jsonl
 from reasonembed.records import Document
 
-JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-DATA_SUFFIXES = (*JSONL_SUFFIXES, ".parquet")
-
 _IDS = ("_id", "id", "docid")
 _TEXTS = ("text", "content", "contents")
-_BATCH_ROWS = 4096
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?")  # a split's files, as `datasets` names them
 _NOT_DOCUMENTS = ("queries", "query", "qrels", "examples")
 
@@ -63,8 +60,8 @@ def split_files(folder: Path, split: str | None = None) -> list[Path]:
     Raises InputError if they belong to several splits and none is named.
     """
     files = [path for path in sorted(folder.iterdir()) if path.name.endswith(DATA_SUFFIXES) and path.is_file()]
-    files = [path for path in files if _stem(path) not in _NOT_DOCUMENTS]
-    splits = {path: found.group(1) for path in files if (found := _SHARD.fullmatch(_stem(path)))}
+    files = [path for path in files if file_stem(path) not in _NOT_DOCUMENTS]
+    splits = {path: found.group(1) for path in files if (found := _SHARD.fullmatch(file_stem(path)))}
     if split is not None:
         return [path for path in files if splits.get(path) == split]
     names = sorted(set(splits.values()))
@@ -73,10 +70,6 @@ def split_files(folder: Path, split: str | None = None) -> list[Path]:
             f"{folder} holds several splits: {', '.join(names)}. Name one, as if it were a file: {folder / names[0]}."
         )
     return files
-
-
-def _stem(path: Path) -> str:
-    return next(path.name.removesuffix(suffix) for suffix in DATA_SUFFIXES if path.name.endswith(suffix))
 
 
 Fields = tuple[str, str | int | None, str, str]  # place, id, text, title
@@ -92,25 +85,11 @@ def _jsonl_rows(path: Path) -> Iterator[Fields]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Fields]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise MissingExtra(f"reading {path} needs pyarrow. Install it with: pip install pyarrow") from error
-    try:
-        with ParquetFile(path) as file:
-            id_column, text_column = (_column(path, file.schema_arrow.names, known) for known in (_IDS, _TEXTS))
-            columns = [id_column, text_column, *(name for name in ("title",) if name in file.schema_arrow.names)]
-            number = 0
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
-                values = [batch.column(name).to_pylist() for name in columns]
-                for row in zip(*values, strict=True):
-                    number += 1
-                    yield _checked_row(path, number, dict(zip(("id", "text", "title"), row, strict=False)))
-    except (ArrowException, OSError) as error:
-        raise InputError(
-            f"{path} cannot be read: {error}. It may be truncated or not be what its name says."
-        ) from error
+    names = parquet_columns(path)
+    id_column, text_column = (_column(path, names, known) for known in (_IDS, _TEXTS))
+    columns = [id_column, text_column, *(name for name in ("title",) if name in names)]
+    for number, row in read_parquet(path, columns):
+        yield _checked_row(path, number, row[id_column], row[text_column], row.get("title"))
 
 
 def _column(path: Path, names: list[str], known: tuple[str, ...]) -> str:
@@ -123,8 +102,7 @@ def _column(path: Path, names: list[str], known: tuple[str, ...]) -> str:
     )
 
 
-def _checked_row(path: Path, number: int, row: dict[str, Any]) -> Fields:
-    raw_id, text, title = row["id"], row["text"], row.get("title")
+def _checked_row(path: Path, number: int, raw_id: Any, text: Any, title: Any) -> Fields:
     if isinstance(raw_id, bool) or not isinstance(raw_id, str | int | None):
         raise InputError(f"{path}, row {number}: the id is {shown(raw_id)}; it must be a text or a whole number.")
     if not isinstance(text, str):

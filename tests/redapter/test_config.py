@@ -32,7 +32,8 @@ def test_the_defaults_are_the_papers() -> None:
         ("micro_batch_tokens", 0), ("gradient_clip", 0.0), ("max_query_tokens", 4), ("keep_checkpoints", 0),
         ("kept_graph_mb", -1), ("loss", "infonse"), ("seed", "one"), ("mask_margin", -0.1), ("listwise_weight", -1.0),
         ("distill_weight", float("nan")), ("matryoshka_dims", [0]), ("matryoshka_dims", [8, 8]),
-        ("matryoshka_dims", ["all"]),
+        ("matryoshka_dims", ["all"]), ("domain_weights", {"pony": 0}), ("domain_weights", {"pony": float("inf")}),
+        ("domain_weights", {"pony": "much"}), ("pooling", "max"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_named(key: str, value: object) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from reasonembed.errors import MissingExtra
 
 
-def base_model(name: str) -> str | Path:
+def base_model(name: str | Path) -> str | Path:
     """A model's name or folder; `minilm` is the one that the demo's extra installs."""
     return minilm_folder() if name == "minilm" else name
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from reasonembed.corpora import JSONL_SUFFIXES
+from reasonembed.data_files import JSONL_SUFFIXES, place, read_parquet
 from reasonembed.errors import EndpointError, InputError, MissingExtra, nearest
 from reasonembed.files import read_numbered_jsonl, sha256_file, sha256_json
 
@@ -79,10 +79,11 @@ class LocalSource:
     def rows(self, config: str, split: str) -> Iterator[NumberedRow]:
         for path in self._files(config, split):
             if path.suffix == ".parquet":
-                yield from _parquet_rows(path)
+                rows = read_parquet(path)
             else:
-                for number, row in read_numbered_jsonl(path, dict[str, Any]):
-                    yield f"{path}, line {number}", row
+                rows = read_numbered_jsonl(path, dict[str, Any])
+            for number, row in rows:
+                yield place(path, number), row
 
     def _files(self, config: str, split: str) -> list[Path]:
         folders = [self.folder / config] + ([self.folder] if config == split else [])
@@ -123,28 +124,6 @@ def _files_of(folder: Path, split: str) -> list[Path]:
         return shards
     single = (folder / f"{split}{suffix}" for suffix in (".parquet", *JSONL_SUFFIXES))
     return next(([path] for path in single if path.is_file()), [])
-
-
-def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra(
-            f"{path} is parquet, which needs pyarrow. Install it: pip install 'reasonembed[benchmarks]'"
-        ) from error
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path}, row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"{path} ({path.stat().st_size:,} bytes) cannot be read after row {number}: {error}. It is truncated or "
-            f"no parquet file; download it again."
-        ) from error
 
 
 class HubSource:

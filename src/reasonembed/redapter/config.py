@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -52,10 +53,16 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     own.
     """
     global_queries: int | None = None  # queries per optimiser step over all devices; None: the domain's own
+    domain_weights: dict[str, float] = {}
+    """Domain -> above 0: how many times an epoch visits each of its examples; a half: every other one, the others in
+    the next epoch (our option). Domains that are not named: once.
+    """
     max_query_tokens: int = 512
     max_passage_tokens: int = 512
     lora: LoraSettings | None = None  # None: train the weights themselves; the paper: rank 32, alpha 64
     train_layers: int | None = None  # only the last so many layers; None: all (our choice, for speed on a CPU)
+    pooling: Literal["last_token", "mean", "cls"] | None = None
+    """How token vectors become a text's; None: the base's own, which for a bare decoder is the paper's, last_token."""
     bf16: bool = False  # bfloat16 autocast; the paper: true, on GPUs
     micro_batch_tokens: int = 2048  # padded tokens computed at once (measured best on a CPU); per device
     kept_graph_mb: int = 2048  # MiB that a batch's graph may take to be kept instead of cached; 0: always cached
@@ -106,6 +113,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             self.matryoshka_dims,
             "distinct numbers of dimensions, each at least 1",
         )
+        for domain, weight in self.domain_weights.items():
+            _require(0 < weight < math.inf, f"domain_weights.{domain}", weight, "above 0 and finite")
         for key in ("mask_margin", "multi_positive"):
             if getattr(self, key) not in (None, False) and not self.mask_positives:
                 raise ValueError(

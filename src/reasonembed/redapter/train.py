@@ -23,7 +23,7 @@ from reasonembed.encoder.lora import add_lora, train_last_layers
 from reasonembed.encoder.model import Encoder
 from reasonembed.errors import InputError, ReasonEmbedError, StorageError, shown
 from reasonembed.files import sha256_json, write_json
-from reasonembed.redapter.batches import Batch, epoch_batches
+from reasonembed.redapter.batches import Batch, check_weights, epoch_batches
 from reasonembed.redapter.checkpoint import newest_checkpoint, restore, save_checkpoint
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample, from_examples, read_released
@@ -211,7 +211,7 @@ def _prepare(
     base: str | Path, config: TrainConfig, receipt: Receipt, work: Path, frozen: FrozenStates | None, ranks: Ranks
 ) -> Training:
     torch.manual_seed(config.seed)
-    encoder = Encoder.load(base, device=str(ranks.device))
+    encoder = Encoder.load(base, device=str(ranks.device), pooling=config.pooling)
     if max(config.matryoshka_dims, default=0) > encoder.dimension:
         raise InputError(
             f"matryoshka_dims asks for {max(config.matryoshka_dims)} dimensions and {receipt.base} has "
@@ -237,19 +237,21 @@ def _batches(examples: Sequence[TrainingExample], config: TrainConfig, epoch: in
         epoch=epoch,
         group_size=config.group_size,
         global_queries=config.global_queries,
+        domain_weights=config.domain_weights,
     )
 
 
 def _check(examples: Sequence[TrainingExample], config: TrainConfig) -> None:
     if not examples:
         raise InputError("there are no training examples. Give a data file or a workspace that holds some.")
+    check_weights(config.domain_weights, sorted({example.domain for example in examples}))
     for example in examples:
         where = f"the example {shown(example.example_id)} of {example.domain}"
         if config.needs_reasoning and not example.reasoning_query.strip():
             without = "distill_weight = 0 and " if config.distill_weight else ""
             raise InputError(
                 f"{where} has no reasoning query, which reasoning intensity is measured by and distillation learns "
-                f'from. Add it, or train with {without}loss = "infonce".'
+                f'from. Add it, or train with {without}loss = "infonce" (--loss infonce).'
             )
         if config.listwise_weight and not example.is_graded:
             raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import msgspec
 
 from reasonembed.beir import read_beir
 from reasonembed.config import load_toml
+from reasonembed.encoder.backbones import base_model
 from reasonembed.errors import InputError
 from reasonembed.evaluate.report import ReportData, machine_facts
 from reasonembed.files import read_jsonl
 from reasonembed.processes import is_first
 from reasonembed.redapter.batches import epoch_batches
 from reasonembed.redapter.config import TrainConfig
-from reasonembed.redapter.data import TrainingExample
 from reasonembed.workflow.judging import REPORT_FILE, Judgment, dense, judge, write_judgment
 from reasonembed.workflow.training_data import TrainingData, load_training_data
 
@@ -56,6 +57,7 @@ def train(
 ) -> TrainingReport:
     """Train `base` on the examples of workspaces or data files, and leave a sentence-transformers folder in `out`.
 
+    base: a folder, a name on the hub, or minilm.  config: a recipe's, one's own, or a file of such keys.
     report: judge base and trained model on the workspaces' held-out queries, where there are some, and write
     results and an HTML report into `OUT-report/`. Of several processes the first alone does so.
     Raises what `redapter.train.train` and `load_training_data` raise; the same call goes on where it stopped.
@@ -63,6 +65,7 @@ def train(
     from reasonembed.redapter.train import train as run_training
 
     started = time.monotonic()
+    base = base_model(base)
     loaded = _loaded(data)
     config = load_toml(config, TrainConfig) if isinstance(config, Path) else config or TrainConfig()
     out = Path(out)
@@ -81,21 +84,27 @@ def train(
 def plan_training(data: Iterable[Path | str] | Path | str | TrainingData, config: TrainConfig) -> list[DomainPlan]:
     """What `train` would do with the same data, per domain; reads everything, computes nothing."""
     examples = _loaded(data).examples
-    by_domain: dict[str, list[TrainingExample]] = {}
-    for example in examples:
-        by_domain.setdefault(example.domain, []).append(example)
-    plans = []
-    for domain, rows in by_domain.items():
-        batches = epoch_batches(
-            rows,
-            seed=config.seed,
-            epoch=0,
-            group_size=config.group_size,
-            global_queries=config.global_queries,
+    batches = epoch_batches(
+        examples,
+        seed=config.seed,
+        epoch=0,
+        group_size=config.group_size,
+        global_queries=config.global_queries,
+        domain_weights=config.domain_weights,
+    )
+    steps = Counter(batch.domain for batch in batches)
+    counts = Counter(example.domain for example in examples)
+    first = {example.domain: example for example in reversed(examples)}
+    return [
+        DomainPlan(
+            domain=domain,
+            examples=count,
+            group_size=config.group_size or first[domain].group_size,
+            global_queries=config.global_queries or first[domain].global_queries,
+            steps_per_epoch=steps[domain],
         )
-        queries = config.global_queries or rows[0].global_queries
-        plans.append(DomainPlan(domain, len(rows), batches[0].group_size, queries, len(batches)))
-    return plans
+        for domain, count in counts.items()
+    ]
 
 
 def judge_training(data: TrainingData, *, base: Path | str, trained: Path | str, config: TrainConfig) -> Judgment:
