@@ -84,7 +84,7 @@ def train(
     keep_work: bool = False,
     frozen: FrozenStates | None = None,
     progress: Callable[[StepRecord, int], None] | None = None,
-    validated: Callable[[ValidationRecord], None] | None = None,
+    validated: Callable[[ValidationRecord, ValidationRecord], None] | None = None,
 ) -> TrainResult:
     """Train `base` on `examples` and leave the model in `out_folder`.
 
@@ -94,7 +94,7 @@ def train(
     discards both.  keep_work: leave checkpoints and log in `out_folder`.training afterwards.
     frozen: what the frozen layers made of texts in an earlier training from the same base with the same
     `train_layers`; it grows.  progress: called after each step with its record and the number of steps in all; of
-    several processes, in the first alone.  validated: so too, after each validation.
+    several processes, in the first alone.  validated: so too, after each validation with its record and the best.
     Raises InputError for data that cannot be trained on, StageChanged if what stands there was made
     otherwise, TrainingStopped after SIGTERM or Ctrl-C, ReasonEmbedError if the loss is not finite, memory does not
     suffice, or another process is gone.

@@ -52,11 +52,11 @@ class Validation:
         prompts: Mapping[str, str],
         work: Path,
         ranks: Ranks,
-        validated: Callable[[ValidationRecord], None] | None = None,
+        validated: Callable[[ValidationRecord, ValidationRecord], None] | None = None,
     ) -> None:
         """collections: domain -> queries to validate on.  prompts: name -> what precedes a text (`model_prompts`).
 
-        validated: called after each validation, in the first process.
+        validated: called after each validation with its record and the best so far, in the first process.
         """
         self.collections = collections
         self.records: list[ValidationRecord] = []
@@ -96,9 +96,10 @@ class Validation:
             if best_of(self.records) is record:
                 self.best = save_weights(self.work / BEST, encoder.model)
             self._write_log()
-        logger.info("Validated: %s.", course_line(self.records))
+        best = best_of(self.records)
+        logger.info("Validated: %s.", standing(record, best))
         if self.ranks.first and self._validated:
-            self._validated(record)
+            self._validated(record, best)
 
     def resume(self, checkpoint: Path | None, state: State | None) -> None:
         """Go on from what a checkpoint holds, or from nothing."""
@@ -178,9 +179,8 @@ def without_gain(records: Sequence[ValidationRecord]) -> int:
     return len(records) - 1 - records.index(best_of(records))
 
 
-def course_line(records: Sequence[ValidationRecord]) -> str:
+def standing(last: ValidationRecord, best: ValidationRecord) -> str:
     """Where the validations stand, in words: the last score, its domains where there are several, the best one."""
-    last, best = records[-1], best_of(records)
     domains = ", ".join(f"{name} {score:.4f}" for name, score in last.per_domain.items())
     apart = f" ({domains})" if len(last.per_domain) > 1 else ""
     return f"{MEASURE} {last.score:.4f}{apart} after step {last.step}, best {best.score:.4f} after step {best.step}"
@@ -229,4 +229,4 @@ class _SharedEncoder:
         return gathered
 
 
-__all__ = ["MEASURE", "VALIDATION_LOG", "Validation", "best_of", "course_line", "validation_hash", "without_gain"]
+__all__ = ["MEASURE", "VALIDATION_LOG", "Validation", "best_of", "standing", "validation_hash", "without_gain"]
