@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from reasonembed.beir import Collection, write_beir
 from reasonembed.corpora import Corpus
+from reasonembed.encoder.frozen import FrozenStates
 from reasonembed.encoder.lora import LoraSettings
 from reasonembed.encoder.model import Encoder
 from reasonembed.errors import ConfigError, StageChanged
@@ -276,6 +277,30 @@ def test_a_signal_at_the_step_that_ends_patience_leaves_nothing_to_do_but_save(
     assert one.read_bytes() == other.read_bytes()
 
 
+def test_a_better_score_that_a_kill_undid_leaves_the_best_weights_before_it(
+    tiny_models: dict[str, Path],
+    examples: list[TrainingExample],
+    collections: dict[str, Collection],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a device whose sums round otherwise in the second run."""
+
+    def run(out: str, scores: dict[int, float], **options: Any) -> None:
+        _scripted(monkeypatch, scores)
+        train(examples, tiny_models["bert"], tmp_path / out, CONFIG, validation=collections, **options)
+
+    after = {0: 0.2, 3: 0.3, 6: 0.1, 9: 0.1, 12: 0.1}
+    run("whole", after)
+    for out, kill in (("before", {"progress": _kill_at(5)}), ("cut", {"validated": _kill_at(6)})):
+        with pytest.raises(_Killed):
+            run(out, {0: 0.2, 3: 0.3, 6: 0.9}, **kill)
+        run(out, after, keep_work=True)
+        one, other = (tmp_path / name / "model.safetensors" for name in ("whole", out))
+        assert one.read_bytes() == other.read_bytes()
+        assert not list((tmp_path / f"{out}.training").glob(".tmp*"))
+
+
 def test_best_weights_that_are_damaged_in_a_checkpoint_are_noticed(
     tiny_models: dict[str, Path],
     examples: list[TrainingExample],
@@ -319,12 +344,15 @@ def test_on_a_disk_without_links_the_best_weights_are_copied(
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_validation_changes_no_step(
+def test_validation_changes_no_step_and_keeps_no_states_of_its_documents(
     tiny_models: dict[str, Path], examples: list[TrainingExample], collections: dict[str, Collection], tmp_path: Path
 ) -> None:
-    train(examples, tiny_models["bert"], tmp_path / "without", CONFIG)
-    train(examples, tiny_models["bert"], tmp_path / "with", CONFIG, validation=collections)
+    config = msgspec.structs.replace(CONFIG, train_layers=1)
+    kept = {"without": FrozenStates(), "with": FrozenStates()}
+    train(examples, tiny_models["bert"], tmp_path / "without", config, frozen=kept["without"])
+    train(examples, tiny_models["bert"], tmp_path / "with", config, frozen=kept["with"], validation=collections)
     assert _steps(tmp_path / "without") == _steps(tmp_path / "with")
+    assert len(kept["with"]) == len(kept["without"]) > 0
     manifest = read_manifest(tmp_path / "without")
     assert manifest is not None and manifest.validation is None
     assert not (tmp_path / "without" / VALIDATION_LOG).exists()
