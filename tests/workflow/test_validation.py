@@ -83,5 +83,3 @@ def test_the_report_draws_validation_and_says_where_its_scores_are_flattered(
     _, page = _trained(workspace, tiny_models["bert"], tmp_path / "n", pocket_folder("biology"))
     assert "validation scores over optimiser steps" in page
     assert "chosen by validation on these queries" not in page, "other queries chose"
-    report, page = _trained(workspace, tiny_models["bert"], tmp_path / "o")
-    assert report.validation is None and "validation" not in page

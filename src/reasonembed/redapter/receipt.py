@@ -20,8 +20,8 @@ from reasonembed.redapter.log import Totals, ValidationSummary
 MANIFEST_FILE = "manifest.json"
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """Settings, base model and data of a training."""
+class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings, base model and data of a training. One with further keys cannot be compared, and is refused."""
 
     config: dict[str, Any]  # the deciding keys of TrainConfig
     base: str  # a hub name, or the last part of a path
