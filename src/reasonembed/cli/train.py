@@ -83,6 +83,15 @@ def train(
     bf16: Annotated[bool | None, typer.Option("--bf16/--no-bf16", help="bfloat16 autocast.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides order and draws.")] = None,
     micro_batch_tokens: Annotated[int | None, typer.Option(help="Tokens computed at once: bounds memory.")] = None,
+    validation: Annotated[
+        list[Path] | None,
+        typer.Option(help="Queries that choose the weights: a workspace's, its holdout folder, a BEIR folder."),
+    ] = None,
+    validate_every_steps: Annotated[int | None, typer.Option(help="0: before the first and after the last.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Validations without a better score that end it.")] = None,
+    tracker: Annotated[
+        str | None, typer.Option(help="Tell this tracker too: tensorboard, wandb, or another of accelerate's.")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Discard what was trained before under --out.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print examples, batches and steps; train nothing.")
@@ -125,6 +134,8 @@ def train(
         "bf16": bf16,
         "seed": seed,
         "micro_batch_tokens": micro_batch_tokens,
+        "validate_every_steps": validate_every_steps,
+        "patience": patience,
     }
     settings = override(settings, flags)
     loaded = load_training_data(data, domain=domain)
@@ -133,7 +144,15 @@ def train(
 
         typer.echo("\n".join(training_plan_lines(plan_training(loaded, settings), settings.epochs)))
         return
-    report = run(loaded, base=base, out=out, config=settings, resume=not restart)
+    report = run(
+        loaded,
+        base=base,
+        out=out,
+        config=settings,
+        validation=validation or (),
+        tracker=tracker,
+        resume=not restart,
+    )
     if is_first():
         typer.echo("\n".join(training_lines(report)))
 

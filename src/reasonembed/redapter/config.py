@@ -68,13 +68,15 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     kept_graph_mb: int = 2048  # MiB that a batch's graph may take to be kept instead of cached; 0: always cached
     checkpoint_every_steps: int = 50  # 0: only when interrupted
     keep_checkpoints: int = 2  # the newest so many stay while training runs
+    validate_every_steps: int = 50  # where validation queries are given; 0: only before the first and after the last
+    patience: int | None = None  # validations in a row without a better score that end the training; None: never
 
     def __post_init__(self) -> None:
         for key in ("temperature", "kappa", "learning_rate"):
             _require(getattr(self, key) > 0, key, getattr(self, key), "above 0")
         for key in (
             "epsilon", "weight_decay", "start_step", "kept_graph_mb", "checkpoint_every_steps", "listwise_weight",
-            "distill_weight",
+            "distill_weight", "validate_every_steps",
         ):  # fmt: skip
             _require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         for key in ("epochs", "micro_batch_tokens", "keep_checkpoints"):
@@ -105,6 +107,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             self.train_layers,
             "at least 1",
         )
+        _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1")
         _require(self.mask_margin is None or self.mask_margin >= 0, "mask_margin", self.mask_margin, "0 or more")
         _require(
             all(size >= 1 for size in self.matryoshka_dims)

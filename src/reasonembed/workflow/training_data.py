@@ -7,9 +7,11 @@ from pathlib import Path
 
 import msgspec
 
+from reasonembed.beir import Collection, read_beir
 from reasonembed.corpora import Corpus
 from reasonembed.domains import Domain, load_domain
 from reasonembed.errors import InputError
+from reasonembed.evaluate.benchmarks import Benchmark, load_all, open_benchmark
 from reasonembed.manifest import read_manifest, read_rows
 from reasonembed.records import Example
 from reasonembed.redapter.data import TrainingExample, from_examples
@@ -54,6 +56,33 @@ def load_training_data(paths: Iterable[Path | str], *, domain: str | None = None
             if (beir := holdout_folder(workspace, name)) is not None:
                 holdouts[name] = beir
     return TrainingData(tuple(examples), holdouts, domains)
+
+
+def load_validation(paths: Iterable[Path | str]) -> dict[str, Collection]:
+    """Domain -> queries to validate a training on, from all `paths`.
+
+    A workspace or one of its `holdout` folders gives the held-out queries under the names of their domains; anything
+    else is a BEIR folder or a folder of them. The words of published benchmarks are none of these: nothing is chosen
+    on test queries. Raises InputError for what is no such folder, a workspace that holds nothing out, or two
+    collections of one name.
+    """
+    return load_all([_held_out(path) or open_benchmark(path.resolve()) for path in map(Path, paths)])
+
+
+def _held_out(path: Path) -> Benchmark | None:
+    """The held-out queries of a workspace, or of one of its domains; None if `path` is neither."""
+    folders: dict[str, Path] = {}
+    if is_workspace(path):
+        workspace = Workspace(path)
+        found = ((name, holdout_folder(workspace, name)) for name in workspace.domains())
+        folders = {name: folder for name, folder in found if folder is not None}
+        if not folders:
+            raise InputError(f"{path} holds no queries out. Synthesise with --holdout 0.1, or give a BEIR folder.")
+    elif path.name == holdout.STAGE and (manifest := read_manifest(path)) is not None:
+        folders = {manifest.domain: path}
+    if not folders:
+        return None
+    return Benchmark(str(path), lambda: {name: read_beir(folder) for name, folder in folders.items()})
 
 
 def is_workspace(path: Path) -> bool:
