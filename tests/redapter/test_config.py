@@ -61,6 +61,8 @@ def test_passages_of_a_query_alone_need_others_in_the_batch() -> None:
     assert TrainConfig(group_size=1, global_queries=2).group_size == 1
     with pytest.raises(ConfigError, match="nothing would be a negative"):
         build(TrainConfig, {"group_size": 1, "global_queries": 1}, where="train.toml")
+    with pytest.raises(ConfigError, match="a list of one passage"):
+        build(TrainConfig, {"group_size": 1, "listwise_weight": 0.5}, where="train.toml")
 
 
 def test_the_rate_climbs_for_the_first_share_and_falls_to_zero() -> None:

@@ -101,6 +101,10 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             raise ValueError(
                 "group_size and global_queries are both 1: nothing would be a negative. Raise one of them."
             )
+        if self.group_size == 1 and self.listwise_weight:
+            raise ValueError(
+                "group_size is 1 and listwise_weight is set: a list of one passage has no order. Raise group_size."
+            )
         _require(
             self.train_layers is None or self.train_layers >= 1,
             "train_layers",
