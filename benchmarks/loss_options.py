@@ -3,10 +3,11 @@
     python benchmarks/loss_options.py --run       run what the .jsonl does not hold yet
     python benchmarks/loss_options.py --table     print the Markdown table of all runs
 
-MiniLM is trained by the demo's recipe (src/reasonembed/workflow/demo.toml) with one option after the other, on
+MiniLM is trained by the demo's recipe (`minilm`, src/reasonembed/redapter/recipes/) with one option after the other, on
 recorded training queries, and judged on those that are held out by idea: the splits of tune_demo.py, whose docstring
 says how. Test queries are never read. The recipe was chosen for plain InfoNCE on split 0, and every option's weight
-is one guess or two: this asks what an option does as it comes, not what it could do.
+is one guess or two: this asks what an option does as it comes, not what it could do. The recipe has one passage a
+query; the list-wise loss needs several, and is held against plain InfoNCE with as many (`group_size 4`).
 
 Each run (option, split, seed) is one line of results/loss_options.jsonl with its whole configuration and the score of
 every query, nDCG@10 of whole vectors and of their first 96 dimensions. A run whose configuration is no longer what the
@@ -28,34 +29,36 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reasonembed.config import load_toml, override
+from reasonembed.config import override
 from reasonembed.encoder.backbones import minilm_folder
 from reasonembed.encoder.model import Encoder
 from reasonembed.evaluate.compare import Difference, holm, mean_over_domains, paired_difference
 from reasonembed.evaluate.run import evaluate
 from reasonembed.files import read_jsonl
 from reasonembed.redapter.config import RUNNING_KEYS, TrainConfig
+from reasonembed.redapter.recipe import load_recipe
 from reasonembed.search.systems import DenseSystem
 from reasonembed.workflow import demo
 from tune_demo import MEASURE, frozen_states, held_out_collections, new_ideas, shown, training_examples
 
 RESULTS = Path(__file__).parent / "results" / "loss_options.jsonl"
-RECIPE = Path(demo.__file__).with_name("demo.toml")
-REFERENCE, BASE = "infonce", "base"
+REFERENCE, GROUPS, BASE = "infonce", "group_size 4", "base"
 CUT = 96  # a quarter of MiniLM's dimensions
 OPTIONS: dict[str, dict[str, Any]] = {
     REFERENCE: {},
     "ri-infonce": {"loss": "ri-infonce"},
+    "mask_positives false": {"mask_positives": False},
     "mask_margin 0.1": {"mask_margin": 0.1},
     "mask_margin 0": {"mask_margin": 0.0},
     "multi_positive": {"multi_positive": True},
-    "listwise 0.3": {"listwise_weight": 0.3},
-    "listwise 1": {"listwise_weight": 1.0},
     "distill 0.3": {"distill_weight": 0.3},
     "distill 1": {"distill_weight": 1.0},
     "matryoshka": {"matryoshka_dims": [48, 96, 192]},
+    GROUPS: {"group_size": 4},
+    "listwise 0.3": {"group_size": 4, "listwise_weight": 0.3},
+    "listwise 1": {"group_size": 4, "listwise_weight": 1.0},
     "all with ri-infonce": {
-        "loss": "ri-infonce", "mask_margin": 0.1, "multi_positive": True, "listwise_weight": 0.3,
+        "loss": "ri-infonce", "mask_margin": 0.1, "multi_positive": True, "group_size": 4, "listwise_weight": 0.3,
         "distill_weight": 0.3, "matryoshka_dims": [48, 96, 192],
     },
 }  # fmt: skip
@@ -101,7 +104,7 @@ class CutEncoder:
 
 def configuration(option: str, seed: int) -> TrainConfig:
     """The demo's recipe with one option."""
-    return override(load_toml(RECIPE, TrainConfig), {"loss": "infonce", "seed": seed} | OPTIONS[option])
+    return override(load_recipe(demo.RECIPE).training, {"loss": "infonce", "seed": seed} | OPTIONS[option])
 
 
 def deciding(config: TrainConfig) -> dict[str, Any]:
@@ -147,13 +150,15 @@ def untrained() -> Outcome:
 
 
 def read_results(path: Path) -> list[Outcome]:
-    """The runs that the recipe and the options still describe."""
+    """The runs that the recipe and the options still describe; a key that is newer than a run had its default there."""
     rows = read_jsonl(path, Outcome) if path.exists() else ()
     return [row for row in rows if row.option == BASE or _is_current(row)]
 
 
 def _is_current(row: Outcome) -> bool:
-    return row.option in OPTIONS and row.config == deciding(configuration(row.option, row.seed))
+    return row.option in OPTIONS and deciding(TrainConfig()) | row.config == deciding(
+        configuration(row.option, row.seed)
+    )
 
 
 def run_missing(path: Path, options: argparse.Namespace) -> None:
@@ -164,7 +169,7 @@ def run_missing(path: Path, options: argparse.Namespace) -> None:
     done = {(row.option, row.split, row.seed) for row in read_results(path)}
     plan = [(BASE, -1, 0)] + [(o, split, seed) for seed in options.seeds for split in options.splits for o in OPTIONS]
     for option, split, seed in plan:
-        if (option, split, seed) in done or (options.only and option not in (BASE, REFERENCE, *options.only)):
+        if (option, split, seed) in done or (options.only and option not in (BASE, REFERENCE, GROUPS, *options.only)):
             continue
         outcome = untrained() if option == BASE else run(option, split, seed)
         path.parent.mkdir(exist_ok=True)
@@ -203,28 +208,34 @@ def difference(
 def table(rows: Sequence[Outcome]) -> Iterator[str]:
     """The lines of the Markdown table, in points of nDCG@10."""
     names = [name for name in (*OPTIONS, BASE) if any(row.option == name for row in rows)]
-    reference = scores_of(rows, REFERENCE)
-    against = {name: difference(scores_of(rows, name), reference) for name in names if name != REFERENCE}
+    references = {name: GROUPS if "listwise_weight" in OPTIONS.get(name, {}) else REFERENCE for name in names}
+    against = {
+        name: difference(scores_of(rows, name), scores_of(rows, references[name]))
+        for name in names
+        if name != REFERENCE
+    }
     corrected = holm({name: gain.p for name, gain in against.items() if name != BASE})
     yield (
-        f"| option | runs | queries | {MEASURE} | against InfoNCE (95 %) | p (Holm) | new ideas | known ideas "
-        f"| first {CUT} dimensions, against InfoNCE's |"
+        f"| option | runs | queries | {MEASURE} | against | difference (95 %) | p (Holm) | new ideas | known ideas "
+        f"| first {CUT} dimensions |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for name in names:
         scores = scores_of(rows, name)
         queries = {query for query, _, _ in scores}
         start = f"| {name} | {sum(row.option == name for row in rows)} | {len(queries)} | {100 * _mean(scores):.2f} "
         if name == REFERENCE:
-            yield start + "| - | - | - | - | - |"
+            yield start + "| - | - | - | - | - | - |"
             continue
+        reference = scores_of(rows, references[name])
         new, known = (
             difference(scores, reference, lambda key, wanted=wanted: (key[0] in new_ideas(key[1])) is wanted)
             for wanted in (True, False)
         )
-        cut = difference(scores_of(rows, name, cut=True), scores_of(rows, REFERENCE, cut=True))
+        cut = difference(scores_of(rows, name, cut=True), scores_of(rows, references[name], cut=True))
         p = f"{corrected[name]:.3f}" if name in corrected else "-"
-        yield f"{start}| {shown(against[name])} | {p} | {shown(new)} | {shown(known)} | {shown(cut)} |"
+        whole, fresh, old, first = (shown(gain) for gain in (against[name], new, known, cut))
+        yield f"{start}| {references[name]} | {whole} | {p} | {fresh} | {old} | {first} |"
 
 
 def _mean(scores: dict[Key, float]) -> float:
@@ -240,7 +251,9 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the table of what was run so far")
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
-    parser.add_argument("--only", nargs="+", choices=list(OPTIONS), help="these options, with infonce and the base")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(OPTIONS), help="these options, with infonce, group_size 4 and the base"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()

@@ -209,7 +209,7 @@ def _fours(rows: list[int]) -> list[np.ndarray]:
 def _mnrl(path: Path, texts: BatchTexts, options: argparse.Namespace) -> tuple[torch.nn.Module, Callable[[], float]]:
     """sentence-transformers' model, and its step on the same texts, a column each for anchor, positive, negatives."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.losses import CachedMultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
     model = SentenceTransformer(str(path), device="cpu").eval()
     model.max_seq_length = LONGEST

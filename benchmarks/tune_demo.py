@@ -132,6 +132,8 @@ TRIALS: list[Trial] = [
     Trial("all-lr8e-5-t.1-e2", all_layers(8e-5, 0.1, 8, 27, epochs=2, **LONG), stage="all layers"),
     Trial("all-lr3e-5-t.05-e3", all_layers(3e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers"),
     Trial("all-lr6e-5-t.1-e3", all_layers(6e-5, 0.1, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
+    Trial("inbatch-lr4e-5-t.05-e6", all_layers(4e-5, 0.05, 1, 27, epochs=6, **LONG), stage="in-batch", splits=SPLITS),
+    Trial("inbatch-lr4e-5-t.05-e5", all_layers(4e-5, 0.05, 1, 27, epochs=5, **LONG), stage="in-batch", splits=(0, 1)),
 ]
 
 

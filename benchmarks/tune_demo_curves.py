@@ -67,6 +67,10 @@ CURVES: list[Trial] = [
     Trial("c-2e-5-t.05-g8-q27-128", all_layers(2e-5, 0.05, 8, 27, epochs=3, **SHORT)),
     Trial("c-5e-5-t.2-g8-q27-128", all_layers(5e-5, 0.2, 8, 27, epochs=3, **SHORT)),
     Trial("c-5e-5-t.1-g8-q27-128", all_layers(5e-5, 0.1, 8, 27, epochs=3, **SHORT), splits=(1,)),
+    Trial("c-2e-5-t.05-g1-q27", all_layers(2e-5, 0.05, 1, 27, epochs=6), splits=(0, 1)),
+    Trial("c-2e-5-t.05-g2-q27-all", all_layers(2e-5, 0.05, 2, 27, epochs=4) | {"train_layers": None}),
+    Trial("c-2e-5-t.05-g1-q27-all", all_layers(2e-5, 0.05, 1, 27, epochs=5) | {"train_layers": None}),
+    Trial("c-4e-5-t.05-g1-q27", all_layers(4e-5, 0.05, 1, 27, epochs=3)),
 ]
 
 

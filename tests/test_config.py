@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reasonembed.config import build, load_toml, override
+from reasonembed.config import build, load_toml, overlay_toml, override
 from reasonembed.errors import ConfigError, InputError
 
 
@@ -69,6 +69,15 @@ def test_flags_override_and_none_leaves_alone() -> None:
     config = Training(seed=3, loss=Loss(kappa=2.0))
     assert override(config, {"loss.temperature": 0.1, "seed": None}) == Training(3, Loss(0.1, 2.0))
     assert override(config, {}) == config
+
+
+def test_a_file_over_a_config_replaces_its_keys_table_by_table(tmp_path: Path) -> None:
+    config = Training(seed=3, loss=Loss(kappa=2.0))
+    assert overlay_toml(written(tmp_path, "[loss]\ntemperature = 0.1\n"), config) == Training(3, Loss(0.1, 2.0))
+    with pytest.raises(ConfigError, match=r'run\.toml, line 2: unknown key "kapa" in \[loss\]; did you mean "kappa"'):
+        overlay_toml(written(tmp_path, "[loss]\nkapa = 1.0\n"), config)
+    with pytest.raises(ConfigError, match=r"run\.toml.*temperature is 0\.0; it must be above 0"):
+        overlay_toml(written(tmp_path, "loss = { temperature = 0.0 }\n"), config)
 
 
 def test_an_overriding_value_is_checked_like_any_other() -> None:

@@ -103,7 +103,7 @@ def test_a_bad_parquet_file_is_refused_with_its_row(tmp_path: Path, columns: dic
 def test_what_only_calls_itself_parquet_is_refused(tmp_path: Path) -> None:
     path = parquet(tmp_path / "c.parquet", id=["a"], text=["x"])
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match=r"c\.parquet cannot be read"):
+    with pytest.raises(InputError, match=r"c\.parquet \(\d+ bytes\) cannot be read"):
         read_corpus(path)
 
 

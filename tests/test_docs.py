@@ -48,9 +48,9 @@ def test_the_training_page_names_every_key_of_the_loss_and_its_settings_load() -
     from reasonembed.redapter.config import TrainConfig
 
     page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```toml\n(.*?)```", page, re.S)
+    block, options = re.findall(r"```toml\n(.*?)```", page, re.S)[0], page.split("## Options of the loss\n")[1]
     shown = build(TrainConfig, tomllib.loads(block), where="docs/training.md")
-    table = re.findall(r"^\| `(\w+)` \| (?:`?)(\w+)", page, re.M)
+    table = re.findall(r"^\| `(\w+)` \| (?:`?)(\w+)", options.split("\n## ")[0], re.M)
     meant: dict[str, tuple[object, ...]] = {"on": (True,), "false": (False,), "none": (None, ()), "0": (0.0,)}
     assert [key for key, _ in table] == [
         "mask_positives", "mask_margin", "multi_positive", "listwise_weight", "distill_weight", "matryoshka_dims",

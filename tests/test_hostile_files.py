@@ -22,6 +22,7 @@ import zstandard
 from reasonembed.beir import read_beir
 from reasonembed.config import load_toml
 from reasonembed.corpora import read_corpus
+from reasonembed.data_files import read_parquet
 from reasonembed.domains import load_domain
 from reasonembed.encoder.folder import read_model_folder
 from reasonembed.encoder.shards import VectorCache
@@ -33,7 +34,6 @@ from reasonembed.llm.journal import Journal
 from reasonembed.llm.prices import load_prices
 from reasonembed.llm.reply_rows import BadRow, RowFormat, _checksum
 from reasonembed.manifest import read_manifest
-from reasonembed.parquet import read_parquet
 from reasonembed.redapter.data import read_released
 from reasonembed.remixer.config import SynthesisConfig
 from reasonembed.trec import read_trec_qrels, read_trec_run
@@ -244,7 +244,7 @@ def test_a_parquet_bomb_is_refused_by_what_its_footer_says(tmp_path: Path, monke
     for read in (read_corpus, lambda place: list(read_parquet(place))):
         with pytest.raises(ReasonEmbedError, match=r"bomb\.parquet has [\d,]+ bytes and unpacks to [\d,]+: no text"):
             read(path)
-    assert [row["id"] for _, row in read_parquet(path, lambda _: ["id"])] == table["id"].to_pylist()
+    assert [row["id"] for _, row in read_parquet(path, ["id"])] == table["id"].to_pylist()
 
 
 BOMB_READER = """
@@ -280,7 +280,7 @@ def test_the_longest_text_of_a_parquet_file_is_bounded(tmp_path: Path, monkeypat
     pa = pytest.importorskip("pyarrow")
     from pyarrow.parquet import write_table
 
-    monkeypatch.setattr("reasonembed.parquet.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("reasonembed.data_files.MAX_LINE_BYTES", 1000)
     write_table(pa.table({"id": ["a", "b"], "text": ["fits", "x" * 1001]}), tmp_path / "c.parquet")
     with pytest.raises(ReasonEmbedError, match=r"c\.parquet, after row 0: a text is longer"):
         read_corpus(tmp_path / "c.parquet")

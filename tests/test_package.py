@@ -16,7 +16,7 @@ LAYERS = {
     for level, names in enumerate(
         (
             ["errors", "records", "texts"],
-            ["files", "parquet", "config", "progress", "processes"],
+            ["files", "data_files", "config", "progress", "processes"],
             ["corpora", "corpus_files", "chunks", "domains", "pocket", "manifest", "workspace", "beir", "doctor"],
             ["llm", "encoder", "search", "trec"],
             ["remixer", "redapter", "evaluate", "analyze"],

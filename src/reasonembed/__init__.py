@@ -33,6 +33,7 @@ _HOME = {
     "Encoder": "encoder.model",
     "SynthesisConfig": "remixer.config",
     "TrainConfig": "redapter.config",
+    "load_recipe": "redapter.recipe",
     "RiInfoNceLoss": "redapter.sentence_transformers_loss",
     "Bm25System": "search.systems",
     "DenseSystem": "search.systems",
@@ -71,6 +72,7 @@ __all__ = [
     "judge",
     "load_collections",
     "load_domain",
+    "load_recipe",
     "open_door",
     "read_beir",
     "read_corpus",
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
     from reasonembed.llm.scripted import ScriptedBackend
     from reasonembed.records import Candidate, Document, Example, Label, Query
     from reasonembed.redapter.config import TrainConfig
+    from reasonembed.redapter.recipe import load_recipe
     from reasonembed.redapter.sentence_transformers_loss import RiInfoNceLoss
     from reasonembed.remixer.config import SynthesisConfig
     from reasonembed.search.engine import search_corpus

@@ -28,6 +28,17 @@ def load_toml(path: Path, kind: type[Config]) -> Config:
 
     Raises InputError if it is no readable TOML, ConfigError naming file, line and key for a mistake in it.
     """
+    text, values = _read_toml(path)
+    return build(kind, values, where=str(path), text=text)
+
+
+def overlay_toml(path: Path, config: Config) -> Config:
+    """`config` with the keys of the file replaced, table by table, checked again. Raises as `load_toml`."""
+    text, values = _read_toml(path)
+    return build(type(config), _merged(msgspec.to_builtins(config), values), where=str(path), text=text)
+
+
+def _read_toml(path: Path) -> tuple[str, dict[str, Any]]:
     with open_binary(path) as handle:
         raw = handle.read()
     try:
@@ -40,10 +51,15 @@ def load_toml(path: Path, kind: type[Config]) -> Config:
             f"parts or more with dots between them. Give the file that is meant."
         )
     try:
-        values = tomllib.loads(text)
+        return text, tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}. Mend that line.") from error
-    return build(kind, values, where=str(path), text=text)
+
+
+def _merged(below: Any, above: Any) -> Any:
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return below | {key: _merged(below.get(key), value) for key, value in above.items()}
 
 
 def build(kind: type[Config], values: Mapping[str, Any], *, where: str, text: str = "") -> Config:

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from reasonembed.chunks import chunks
-from reasonembed.corpus_files import DATA_SUFFIXES, JSONL_SUFFIXES, read_documents, split_files
+from reasonembed.corpus_files import read_documents, split_files
+from reasonembed.data_files import DATA_SUFFIXES, JSONL_SUFFIXES
 from reasonembed.errors import ConfigError, InputError, shown
 from reasonembed.files import open_binary, sha256_file, sha256_json
 from reasonembed.records import Document

@@ -1,25 +1,22 @@
 """The files of a corpus, document by document: JSONL (plain, .gz, .zst) and parquet, under the field's usual names.
 
 Ids stand under `_id` (BEIR), `id` (BRIGHT, R2MED) or `docid`; texts under `text`, `content` (BRIGHT) or
-`contents`; titles under `title`. Other fields are ignored. JSONL is read line by line, parquet a row group at a time.
+`contents`; titles under `title`. Other fields are ignored. Files are read in batches, never whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from reasonembed.data_files import DATA_SUFFIXES, file_stem, parquet_columns, read_parquet
 from reasonembed.errors import InputError, shown
 from reasonembed.files import read_numbered_jsonl
-from reasonembed.parquet import read_parquet
 from reasonembed.records import Document
-
-JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-DATA_SUFFIXES = (*JSONL_SUFFIXES, ".parquet")
 
 _IDS = ("_id", "id", "docid")
 _TEXTS = ("text", "content", "contents")
@@ -63,8 +60,8 @@ def split_files(folder: Path, split: str | None = None) -> list[Path]:
     Raises InputError if they belong to several splits and none is named.
     """
     files = [path for path in sorted(folder.iterdir()) if path.name.endswith(DATA_SUFFIXES) and path.is_file()]
-    files = [path for path in files if _stem(path) not in _NOT_DOCUMENTS]
-    splits = {path: found.group(1) for path in files if (found := _SHARD.fullmatch(_stem(path)))}
+    files = [path for path in files if file_stem(path) not in _NOT_DOCUMENTS]
+    splits = {path: found.group(1) for path in files if (found := _SHARD.fullmatch(file_stem(path)))}
     if split is not None:
         return [path for path in files if splits.get(path) == split]
     names = sorted(set(splits.values()))
@@ -73,10 +70,6 @@ def split_files(folder: Path, split: str | None = None) -> list[Path]:
             f"{folder} holds several splits: {', '.join(names)}. Name one, as if it were a file: {folder / names[0]}."
         )
     return files
-
-
-def _stem(path: Path) -> str:
-    return next(path.name.removesuffix(suffix) for suffix in DATA_SUFFIXES if path.name.endswith(suffix))
 
 
 Fields = tuple[str, str | int | None, str, str]  # place, id, text, title
@@ -92,18 +85,14 @@ def _jsonl_rows(path: Path) -> Iterator[Fields]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Fields]:
-    kinds: dict[str, str] = {}  # column -> what it holds
-
-    def choose(names: Sequence[str]) -> list[str]:
-        kinds.update({_column(path, names, _IDS): "id", _column(path, names, _TEXTS): "text"})
-        kinds.update({"title": "title"} if "title" in names else {})
-        return list(kinds)
-
-    for number, row in read_parquet(path, choose):
-        yield _checked_row(path, number, {kinds[name]: value for name, value in row.items()})
+    names = parquet_columns(path)
+    id_column, text_column = (_column(path, names, known) for known in (_IDS, _TEXTS))
+    columns = [id_column, text_column, *(name for name in ("title",) if name in names)]
+    for number, row in read_parquet(path, columns):
+        yield _checked_row(path, number, row[id_column], row[text_column], row.get("title"))
 
 
-def _column(path: Path, names: Sequence[str], known: tuple[str, ...]) -> str:
+def _column(path: Path, names: list[str], known: tuple[str, ...]) -> str:
     for name in known:
         if name in names:
             return name
@@ -113,8 +102,7 @@ def _column(path: Path, names: Sequence[str], known: tuple[str, ...]) -> str:
     )
 
 
-def _checked_row(path: Path, number: int, row: dict[str, Any]) -> Fields:
-    raw_id, text, title = row["id"], row["text"], row.get("title")
+def _checked_row(path: Path, number: int, raw_id: Any, text: Any, title: Any) -> Fields:
     if isinstance(raw_id, bool) or not isinstance(raw_id, str | int | None):
         raise InputError(f"{path}, row {number}: the id is {shown(raw_id)}; it must be a text or a whole number.")
     if not isinstance(text, str):

@@ -33,6 +33,11 @@ def reasonembed(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProces
     )
 
 
+def rows(path: Path) -> list[dict[str, object]]:
+    """The lines of a JSONL file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace made by the command from recorded replies, with held-out queries."""
@@ -110,8 +115,15 @@ def test_training_ends_with_base_against_trained_on_the_held_out_queries(workspa
     folder = workspace.parent.parent
     planned = reasonembed(*arguments, "--dry-run", cwd=folder)
     assert re.search(r"biology +2\d +2 +11 +2", planned.stdout), planned.stdout + planned.stderr
-    done = reasonembed(*arguments, cwd=folder)
+    validation = ["--validation", workspace / "biology/holdout", "--validate-every-steps", "0", "--patience", "9"]
+    done = reasonembed(*arguments, *validation, cwd=folder)
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^weights  after step \d, the best of 2 validations: nDCG@10 0\.\d+, base 0\.", done.stdout, re.M)
+    assert "Validated: nDCG@10" in done.stderr and "chosen by validation on these queries" in done.stderr
+    assert [row.keys() for row in rows(folder / "models/x/validation_log.jsonl")] == [
+        {"step", "score", "per_domain", "seconds"}
+    ] * 2
+    assert "validation scores over optimiser steps" in (folder / "models/x-report/report.html").read_text()
     assert re.search(r"^base .*\ntrained", done.stdout, re.MULTILINE)
     assert "held-out queries" in done.stdout
     results = json.loads((folder / "models/x-report/results.json").read_text())
@@ -146,6 +158,7 @@ def test_evaluate_scores_a_trec_run_without_a_model_and_prints_the_protocol(tmp_
         (["evaluate", "-B", "nowhere", "--bm25"], "there is no folder nowhere"),
         (["evaluate", "-B", str(BIOLOGY), "--model", str(BIOLOGY)], "model"),
         (["train", "nowhere", "--base", "minilm", "--out", "m"], "there is no nowhere"),
+        (["train", str(BIOLOGY), "--base", "minilm", "--out", "m", "--patience", "0"], "patience is 0"),
         (["show", "nowhere"], "no finished examples"),
         (["search", str(BIOLOGY), " "], "the query is empty"),
     ],

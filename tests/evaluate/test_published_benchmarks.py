@@ -271,9 +271,7 @@ def test_a_truncated_file_and_a_missing_part_are_named(bright_folder: Path) -> N
     part = bright_folder / "documents/biology-00001-of-00002.parquet"
     whole = part.read_bytes()
     part.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(
-        InputError, match=r"biology-00001-of-00002\.parquet cannot be read after row 0 \([\d,]+ bytes\).*download"
-    ):
+    with pytest.raises(InputError, match=r"biology-00001-of-00002\.parquet \([\d,]+ bytes\) cannot be read.*download"):
         load_collections(f"bright/biology:{bright_folder}")
     part.unlink()
     with pytest.raises(InputError, match=r"holds 1 of the 2 parts of biology"):

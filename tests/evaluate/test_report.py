@@ -111,6 +111,7 @@ def full() -> ReportData:
         train_logs={"infonce": [step(1, 0, None), step(2, 1, None)],
                     "ri-infonce": [step(1, 0, 0.75), step(2, 1, 1.25)]},
         train_configs={"ri-infonce": {"temperature": 0.02, "lora": {"rank": 32}, "bf16": False}},
+        validations={"ri-infonce": [{"step": place, "score": (0.25, 0.5, 0.375)[place]} for place in range(3)]},
         grades={1: 1600, 2: 131, 3: 412, 5: 77},
         positives_per_query=[1, 3, 3, 8],
         negatives_per_query=[40, 41, 43, 52],
@@ -191,7 +192,7 @@ def test_tables_and_pictures_can_be_read_without_seeing_them(page):
 
 def test_each_picture_comes_in_two_widths_as_whole_images(page):
     sources, pictures = page.all("source"), page.all("img")
-    assert len(sources) == len(pictures) == 8
+    assert len(sources) == len(pictures) == 9
     for wide, narrow in zip(pictures, sources, strict=True):
         widths = [svg_of(uri).get("width", "") for uri in (wide["src"], narrow["srcset"])]
         assert float(widths[0].removesuffix("pt")) > 2 * float(widths[1].removesuffix("pt"))
@@ -249,6 +250,7 @@ BARE = ReportData(title="t", results={"bm25": {"nDCG@10": score(0.5)}})
     [
         ("train_logs", ["intensity", "training"]),
         ("train_configs", ["training"]),
+        ("validations", ["training"]),
         ("grades", ["grades"]),
         ("positives_per_query", ["grades"]),
         ("negatives_per_query", ["grades"]),
@@ -318,6 +320,14 @@ def test_trainings_of_any_length_and_a_loss_that_broke_can_be_drawn(steps):
     page = Page(render_report(msgspec.structs.replace(BARE, train_logs={"x": log, "broken": log[-1:]})))
     assert f"{3 * steps:,} values over {steps:,} steps" in page.text
     assert "broken" not in page.text and page.headings() == ["results", "intensity", "training"]
+
+
+def test_the_course_of_validation_is_drawn_and_says_which_weights_were_saved():
+    page = Page(render_report(msgspec.structs.replace(BARE, validations=full().validations)))
+    (drawn,) = [one for one in page.all("img") if "validation scores" in one["alt"]]
+    assert drawn["alt"].endswith("ri-infonce from 25.0 to 50.0 after step 1.")
+    assert "ri-infonce from 25.0 to 50.0 after step 1, whose weights were saved" in page.text
+    svg_of(drawn["src"])
 
 
 # what the figures are said to show

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 import numpy as np
 import pytest
 
-from reasonembed.errors import InputError
-from reasonembed.redapter.batches import epoch_batches, not_negatives
+from reasonembed.errors import ConfigError, InputError
+from reasonembed.redapter.batches import Batch, epoch_batches, not_negatives
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.texts import text_key
 
@@ -112,3 +114,69 @@ def test_repeated_ids_and_disagreeing_shapes_are_refused(examples: list[Training
     other = msgspec.structs.replace(examples[1], group_size=8)
     with pytest.raises(InputError, match="different batch shapes"):
         epoch_batches([examples[0], other], seed=0, epoch=0)
+
+
+def _visits(batches: list[Batch], domain: str) -> Counter[str]:
+    return Counter(example.example_id for batch in batches if batch.domain == domain for example in batch.examples)
+
+
+def test_a_weight_of_one_is_no_weight(examples: list[TrainingExample]) -> None:
+    plain = epoch_batches(examples, seed=1, epoch=3)
+    assert epoch_batches(examples, seed=1, epoch=3, domain_weights={"biology": 1.0}) == plain
+
+
+def test_a_weight_of_two_visits_each_example_twice_in_other_batches_with_fresh_draws(
+    examples: list[TrainingExample],
+) -> None:
+    plain = epoch_batches(examples, seed=1, epoch=0)
+    weighted = epoch_batches(examples, seed=1, epoch=0, domain_weights={"biology": 2})
+    assert set(_visits(weighted, "biology").values()) == {2} and len(_visits(weighted, "biology")) == 6
+    assert _visits(weighted, "pony") == _visits(plain, "pony")
+    drawn: dict[str, list[tuple[str, ...]]] = {}
+    for batch in weighted:
+        ids = [example.example_id for example in batch.examples]
+        assert len(set(ids)) == len(ids), "never twice in a batch"
+        for example_id, texts in zip(ids, batch.passages, strict=True):
+            drawn.setdefault(example_id, []).append(texts)
+    assert any(one != other for one, other in (both for both in drawn.values() if len(both) == 2))
+    assert all(batch in weighted for batch in plain), "the first visits are those without weights"
+
+
+def test_a_weight_of_a_half_visits_one_half_and_then_the_other(examples: list[TrainingExample]) -> None:
+    halves = [
+        set(_visits(epoch_batches(examples, seed=1, epoch=epoch, domain_weights={"biology": 0.5}), "biology"))
+        for epoch in range(4)
+    ]
+    every = {example.example_id for example in examples if example.domain == "biology"}
+    assert [len(half) for half in halves] == [3, 3, 3, 3]
+    assert halves[0] | halves[1] == every == halves[2] | halves[3]
+    assert halves[0] == halves[2]
+
+
+@pytest.mark.parametrize("weight", [0.01, 0.3, 0.5, 1.1, 1.5, 2.7])
+def test_over_epochs_all_examples_are_visited_alike_and_every_epoch_has_as_many_batches(
+    examples: list[TrainingExample], weight: float
+) -> None:
+    total: Counter[str] = Counter()
+    counts = set()
+    for epoch in range(30):
+        batches = epoch_batches(examples, seed=4, epoch=epoch, domain_weights={"pony": weight})
+        counts.add(len(batches))
+        total += _visits(batches, "pony")
+    assert len(counts) == 1
+    assert max(total.values()) - min(total.values()) <= 1 and len(total) == 5
+    assert total.total() == 30 * max(1, round(5 * weight + 1e-9))
+
+
+def test_weighted_epochs_are_a_pure_function_of_seed_epoch_and_ids(examples: list[TrainingExample]) -> None:
+    weights = {"biology": 1.5, "pony": 0.4}
+    one = epoch_batches(examples, seed=1, epoch=2, domain_weights=weights)
+    assert one == epoch_batches(examples[::-1], seed=1, epoch=2, domain_weights=weights)
+    assert one != epoch_batches(examples, seed=2, epoch=2, domain_weights=weights)
+
+
+def test_a_weight_of_an_unknown_domain_is_refused_with_the_nearest(examples: list[TrainingExample]) -> None:
+    with pytest.raises(
+        ConfigError, match=r'"biolgy", of which .*did you mean "biology"\? The domains .*: biology, pony'
+    ):
+        epoch_batches(examples, seed=0, epoch=0, domain_weights={"biolgy": 2.0})

@@ -17,7 +17,7 @@ from reasonembed.encoder.lora import LoraSettings
 from reasonembed.errors import DamageError, StageChanged, StorageError
 from reasonembed.redapter.checkpoint import newest_checkpoint, save_checkpoint
 from reasonembed.redapter.data import TrainingExample
-from reasonembed.redapter.log import StepRecord, read_log
+from reasonembed.redapter.log import StepRecord, ValidationRecord, read_log
 from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.receipt import Receipt
 from reasonembed.redapter.train import TrainConfig, train
@@ -152,11 +152,11 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 
 def test_damage_to_any_byte_of_the_state_is_noticed(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 2)
-    receipt = Receipt(config={"loss": "infonce"}, base="b", base_hash="0", data_hash="0")
-    state = (
-        save_checkpoint(tmp_path, 1, receipt, model, torch.optim.AdamW(model.parameters()), keep=1, memory=MEMORY)
-        / "state.json"
-    )
+    optimizer = torch.optim.AdamW(model.parameters())
+    receipt = Receipt(config={"loss": "infonce"}, base="b", base_hash="0", data_hash="0", validation_hash="0")
+    validations = [ValidationRecord(0, 0.25, {"pony": 0.25}, 1.5)]
+    saved = save_checkpoint(tmp_path, 1, receipt, model, optimizer, keep=1, memory=MEMORY, validations=validations)
+    state = saved / "state.json"
     whole = state.read_bytes()
     for place in range(len(whole)):
         state.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])

@@ -28,11 +28,12 @@ def test_the_defaults_are_the_papers() -> None:
     ("key", "value"),
     [
         ("temperature", 0), ("kappa", -1.0), ("epsilon", -1.0), ("learning_rate", 0.0), ("warmup_share", 1.5),
-        ("epochs", 0), ("start_step", -1), ("group_size", 1), ("global_queries", 0), ("train_layers", 0),
+        ("epochs", 0), ("start_step", -1), ("group_size", 0), ("global_queries", 0), ("train_layers", 0),
         ("micro_batch_tokens", 0), ("gradient_clip", 0.0), ("max_query_tokens", 4), ("keep_checkpoints", 0),
         ("kept_graph_mb", -1), ("loss", "infonse"), ("seed", "one"), ("mask_margin", -0.1), ("listwise_weight", -1.0),
         ("distill_weight", float("nan")), ("matryoshka_dims", [0]), ("matryoshka_dims", [8, 8]),
-        ("matryoshka_dims", ["all"]),
+        ("matryoshka_dims", ["all"]), ("domain_weights", {"pony": 0}), ("domain_weights", {"pony": float("inf")}),
+        ("domain_weights", {"pony": "much"}), ("pooling", "max"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_named(key: str, value: object) -> None:
@@ -54,6 +55,14 @@ def test_an_option_that_contradicts_another_is_refused_by_name(key: str, value: 
     with pytest.raises(ConfigError, match=f"{key} is {value} and mask_positives is False"):
         build(TrainConfig, {key: value, "mask_positives": False}, where="train.toml")
     assert getattr(build(TrainConfig, {key: value}, where="train.toml"), key) == value
+
+
+def test_passages_of_a_query_alone_need_others_in_the_batch() -> None:
+    assert TrainConfig(group_size=1, global_queries=2).group_size == 1
+    with pytest.raises(ConfigError, match="nothing would be a negative"):
+        build(TrainConfig, {"group_size": 1, "global_queries": 1}, where="train.toml")
+    with pytest.raises(ConfigError, match="a list of one passage"):
+        build(TrainConfig, {"group_size": 1, "listwise_weight": 0.5}, where="train.toml")
 
 
 def test_the_rate_climbs_for_the_first_share_and_falls_to_zero() -> None:

@@ -232,6 +232,23 @@ def test_the_margin_masks_others_passages_and_never_the_querys_own(texts: BatchT
         assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_with_one_passage_a_query_the_loss_is_cross_entropy_over_the_batchs_positives(
+    examples: list[TrainingExample], tiny_models: dict[str, Path]
+) -> None:
+    apart = [
+        msgspec.structs.replace(one, positives=(f"only {number}",), never_negative=frozenset())
+        for number, one in enumerate(examples[:5])
+    ]
+    config = TrainConfig(loss="infonce", temperature=0.1, group_size=1, global_queries=5)
+    (batch,) = epoch_batches(apart, seed=0, epoch=0, group_size=1, global_queries=5)
+    texts = tokenize_batch(Encoder.load(tiny_models["qwen3"]), batch, config)
+    vectors = normalize(torch.randn(len(texts.ids), 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    found = batch_loss(vectors, texts, batch, config, step=0)
+    scores = vectors[list(texts.query_B)] @ vectors[list(texts.passage_C)].T
+    expected = cross_entropy(scores / 0.1, torch.arange(5))
+    assert found.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_annotated_positives_are_found_wherever_they_were_drawn_and_the_source_is_none(
     examples: list[TrainingExample],
 ) -> None:

@@ -178,6 +178,17 @@ def test_bf16_autocast_trains_near_float32(
     assert losses[0] != losses[1]
 
 
+def test_another_pooling_than_the_bases_own_is_trained_saved_and_warned_of(
+    tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        train(examples, tiny_models["bert"], tmp_path / "m", _changed(epochs=1, pooling="cls"))
+        assert Encoder.load(tmp_path / "m").pooling == "cls"
+        train(examples, tiny_models["qwen3"], tmp_path / "q", _changed(epochs=1, pooling="last_token"))
+    said = [record.message for record in caplog.records if "pooled" in record.message]
+    assert [line.split(" is ", 1)[1] for line in said] == ["pooled by cls as asked for; its own pooling is mean."]
+
+
 def test_a_second_run_does_nothing_and_a_changed_one_is_refused_by_key(
     tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path
 ) -> None:

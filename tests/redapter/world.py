@@ -28,6 +28,7 @@ from transformers import BertModel, PreTrainedTokenizerFast, Qwen2Tokenizer, Qwe
 
 from reasonembed.encoder.model import Encoder
 from reasonembed.errors import ReasonEmbedError
+from reasonembed.evaluate.benchmarks import load_collections
 from reasonembed.redapter import train as training
 from reasonembed.redapter.batches import epoch_batches
 from reasonembed.redapter.config import TrainConfig
@@ -71,8 +72,17 @@ def step(data: str, cases: dict[str, dict[str, Any]], out: str) -> None:
         save_file({key: tensor.contiguous() for key, tensor in found.items()}, f"{out}/{name}-{ranks.rank}.safetensors")
 
 
-def train(data: str, base: str, out: str, config: dict[str, Any], happens: dict[str, Any] | None = None) -> None:
+def train(
+    data: str,
+    base: str,
+    out: str,
+    config: dict[str, Any],
+    happens: dict[str, Any] | None = None,
+    validation: str | None = None,
+) -> None:
     """A whole training in float64, where equal but for rounding means equal to many digits.
+
+    validation: a folder of BEIR folders.
 
     happens: {"rank", "step", "what"}: a signal's name that this process gets after that step, or "no memory" while
     it computes its first or second pass.
@@ -80,7 +90,9 @@ def train(data: str, base: str, out: str, config: dict[str, Any], happens: dict[
     Encoder.load = functools.partial(Encoder.load, dtype="float64")  # type: ignore[method-assign]
     if happens and str(happens["rank"]) == os.environ.get("RANK", "0"):
         _arrange(happens["step"], happens["what"])
-    training.train(_examples(data), base, out, msgspec.convert(config, TrainConfig), keep_work=True)
+    queries = load_collections(validation) if validation else None
+    settings = msgspec.convert(config, TrainConfig)
+    training.train(_examples(data), base, out, settings, keep_work=True, validation=queries)
 
 
 def _arrange(number: int, what: str) -> None:

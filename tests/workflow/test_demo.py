@@ -38,7 +38,7 @@ def test_the_two_losses_differ_in_nothing_but_the_loss_and_the_seeds_in_nothing_
     assert Counter(training.system for training in full) == dict.fromkeys(
         ("infonce", "ri-infonce", "source-positive"), demo.FULL_SEEDS
     )
-    assert {override(t.config, {"loss": "infonce", "seed": 0}) for t in full} == {override(plain.config, {"seed": 0})}
+    assert all(override(t.config, {"loss": "infonce", "seed": 0}) == override(plain.config, {"seed": 0}) for t in full)
     assert [t.trivial for t in full] == [t.system == "source-positive" for t in full]
     assert len({t.folder_name for t in full}) == len(full)
 

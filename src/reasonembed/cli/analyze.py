@@ -12,7 +12,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Data = Annotated[list[Path], typer.Argument(help="Workspaces of `synthesize`, or *-formatted.jsonl files or folders.")]
+Data = Annotated[list[Path], typer.Argument(help="Workspaces of `synthesize`, or files or folders of training data.")]
 Benchmarks = Annotated[
     list[str], typer.Option("--benchmark", "-B", help="A BEIR folder, a folder of them, or pocket; may repeat.")
 ]

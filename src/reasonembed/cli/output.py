@@ -234,6 +234,12 @@ def training_lines(report: TrainingReport) -> Iterator[str]:
         f"{totals.steps:,} steps in {totals.seconds:.0f} s, {totals.tokens_per_s:,.0f} real tokens/s, "
         f"{100 * totals.padding_share:.1f} % padding"
     )
+    if (found := report.validation) is not None:
+        early = f", stopped early ({found.planned_steps:,} steps were planned)" if found.stopped_early else ""
+        yield (
+            f"weights  after step {found.best_step:,}, the best of {found.validations} validations{early}: "
+            f"{found.measure} {found.best_score:.4f}, base {found.base_score:.4f}"
+        )
     yield f"model    {report.model_folder}\nlog      {report.log_path}"
     if report.judgment is not None:
         yield ""

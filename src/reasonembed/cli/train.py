@@ -3,27 +3,71 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from reasonembed.redapter.config import TrainConfig
+    from reasonembed.redapter.recipe import Recipe
+
+
+def _print_recipes(wanted: bool) -> None:
+    if not wanted:
+        return
+    from reasonembed.redapter.recipe import load_recipe, recipe_names
+
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        typer.echo(f"{name:<14} {recipe.base:<26} {recipe.title}")
+    raise typer.Exit
 
 
 def train(
     data: Annotated[
-        list[Path], typer.Argument(help="Workspaces of `synthesize`, or *-formatted.jsonl files or folders.")
+        list[Path],
+        typer.Argument(
+            help="Workspaces of `synthesize`; files or folders of the published format, Tevatron triples, or "
+            "sentence-transformers columns (JSONL, parquet)."
+        ),
     ],
     base: Annotated[
-        str,
-        typer.Option("--base", "-b", help="The model to start from: a folder, a name on the hub, or minilm."),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the trained model goes.")],
-    config: Annotated[Path | None, typer.Option(help="TOML with the keys of TrainConfig; flags override it.")] = None,
+        str | None,
+        typer.Option(
+            "--base",
+            "-b",
+            help="The model to start from: a folder, a name on the hub, or minilm. Default: the recipe's.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where the trained model goes. Default: models/RECIPE.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A backbone with its settings: a name of --list-recipes, or your own TOML file."),
+    ] = None,
+    list_recipes: Annotated[
+        bool,
+        typer.Option("--list-recipes", callback=_print_recipes, is_eager=True, help="Print the recipes and exit."),
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML with the keys of TrainConfig; they override the recipe's.")
+    ] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            "--domain", "-d", help="Of the data files: a name, or your own TOML file. Default: the file's name."
+        ),
+    ] = None,
     loss: Annotated[str | None, typer.Option(help="ri-infonce or infonce.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Visits of every example.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The peak.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Divides similarities.")] = None,
     group_size: Annotated[
-        int | None, typer.Option(help="Passages per query: one positive, the rest negatives.")
+        int | None,
+        typer.Option(help="Passages per query: one positive, the rest negatives; 1: in-batch negatives alone."),
     ] = None,
     global_queries: Annotated[int | None, typer.Option(help="Queries per optimiser step.")] = None,
     start_step: Annotated[int | None, typer.Option(help="Steps with plain InfoNCE before weights count.")] = None,
@@ -32,12 +76,22 @@ def train(
         typer.Option("--instruction/--no-instruction", help="Put the domain's instruction before queries."),
     ] = None,
     lora: Annotated[
-        bool, typer.Option("--lora", help="Train LoRA adapters (rank 32, alpha 64), merged at the end.")
-    ] = False,
+        bool | None,
+        typer.Option("--lora/--no-lora", help="Train LoRA adapters (rank 32, alpha 64), merged at the end."),
+    ] = None,
     train_layers: Annotated[int | None, typer.Option(help="Train only the last so many layers.")] = None,
     bf16: Annotated[bool | None, typer.Option("--bf16/--no-bf16", help="bfloat16 autocast.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides order and draws.")] = None,
     micro_batch_tokens: Annotated[int | None, typer.Option(help="Tokens computed at once: bounds memory.")] = None,
+    validation: Annotated[
+        list[Path] | None,
+        typer.Option(help="Queries that choose the weights: a workspace's, its holdout folder, a BEIR folder."),
+    ] = None,
+    validate_every_steps: Annotated[int | None, typer.Option(help="0: before the first and after the last.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Validations without a better score that end it.")] = None,
+    tracker: Annotated[
+        str | None, typer.Option(help="Tell this tracker too: tensorboard, wandb, or another of accelerate's.")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Discard what was trained before under --out.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print examples, batches and steps; train nothing.")
@@ -47,20 +101,25 @@ def train(
 
     The result is a sentence-transformers folder. Interrupted, the same command goes on from the last checkpoint.
     On several devices: torchrun --nproc-per-node 8 -m reasonembed train ... (docs/training.md).
+    A setting is decided by its flag, else --config, else --recipe, else TrainConfig's defaults;
+    batch shapes, where these leave them open, by the domain's file, else the data.
 
     Example: reasonembed train runs/trial --base minilm --out models/trial --no-instruction --epochs 4
     """
     from reasonembed.cli.output import need_training, training_lines
-    from reasonembed.encoder.backbones import base_model
 
     need_training()
-    from reasonembed.config import load_toml, override
+    from reasonembed.config import override
     from reasonembed.processes import is_first
-    from reasonembed.redapter.config import TrainConfig
+    from reasonembed.redapter.recipe import load_recipe
     from reasonembed.workflow.training import plan_training
     from reasonembed.workflow.training import train as run
+    from reasonembed.workflow.training_data import load_training_data
 
-    settings = load_toml(config, TrainConfig) if config else TrainConfig()
+    chosen = load_recipe(recipe) if recipe else None
+    base = base or (chosen.base if chosen else _missing("--base"))
+    out = out or (Path("models") / Path(recipe).stem if recipe else _missing("--out"))
+    settings = _settings(chosen, config, lora=lora)
     flags: dict[str, object] = {
         "loss": loss,
         "epochs": epochs,
@@ -70,18 +129,51 @@ def train(
         "global_queries": global_queries,
         "start_step": start_step,
         "instruction": instruction,
-        "lora": {} if lora else None,
+        "lora": {} if lora and settings.lora is None else None,
         "train_layers": train_layers,
         "bf16": bf16,
         "seed": seed,
         "micro_batch_tokens": micro_batch_tokens,
+        "validate_every_steps": validate_every_steps,
+        "patience": patience,
     }
     settings = override(settings, flags)
+    loaded = load_training_data(data, domain=domain)
     if dry_run:
         from reasonembed.cli.output import training_plan_lines
 
-        typer.echo("\n".join(training_plan_lines(plan_training(data, settings), settings.epochs)))
+        typer.echo("\n".join(training_plan_lines(plan_training(loaded, settings), settings.epochs)))
         return
-    report = run(data, base=base_model(base), out=out, config=settings, resume=not restart)
+    report = run(
+        loaded,
+        base=base,
+        out=out,
+        config=settings,
+        validation=validation or (),
+        tracker=tracker,
+        resume=not restart,
+    )
     if is_first():
         typer.echo("\n".join(training_lines(report)))
+
+
+def _settings(recipe: Recipe | None, config: Path | None, *, lora: bool | None) -> TrainConfig:
+    """The recipe's settings and those of the file over them, without LoRA if the flag says so."""
+    import msgspec
+
+    from reasonembed.config import overlay_toml
+    from reasonembed.redapter.config import TrainConfig
+
+    settings = recipe.training if recipe else TrainConfig()
+    if lora is False:
+        settings = msgspec.structs.replace(settings, lora=None)  # so that the file may set train_layers
+    if config:
+        settings = overlay_toml(config, settings)
+    return msgspec.structs.replace(settings, lora=None) if lora is False else settings
+
+
+def _missing(flag: str) -> NoReturn:
+    from reasonembed.errors import ConfigError
+    from reasonembed.redapter.recipe import recipe_names
+
+    raise ConfigError(f"{flag} is missing. Give it, or a recipe that has one: --recipe {', '.join(recipe_names())}.")

@@ -11,7 +11,7 @@ from reasonembed.errors import MissingExtra
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
-def base_model(name: str) -> str | Path:
+def base_model(name: str | Path) -> str | Path:
     """A model's name or folder; `minilm` is the one that the demo's extra installs."""
     return minilm_folder() if name == "minilm" else name
 

@@ -21,7 +21,7 @@ tags:
 
 Trained from {base} with {loss} (ReasonEmbed, arXiv:2510.08252): {steps} steps on {examples} examples of
 {domains}.
-Vectors have {dimension} dimensions and unit length; compare them by their inner product (cosine).{cuts}
+Vectors have {dimension} dimensions and unit length; compare them by their inner product (cosine).{cuts}{chosen}
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -36,7 +36,7 @@ Prompts: {prompts}
 
 Training settings, in full, are in `manifest.json`; the course of the training is in `train_log.jsonl`.
 `golden.json` holds a few texts with their vectors: reasonembed checks them whenever it loads this folder.
-No evaluation results are stated here: a score belongs with its protocol, in the report that measured it.
+No test results are stated here: a score belongs with its protocol, in the report that measured it.
 """
 
 
@@ -52,6 +52,7 @@ class CardFacts(msgspec.Struct, frozen=True):
     prompts: dict[str, str]
     options: Sequence[str] = ()  # what was added to the loss, in words
     cuts: Sequence[int] = ()  # the numbers of dimensions that vectors may be cut to
+    chosen: str = ""  # which weights were saved and why; empty: the last
 
 
 def model_card(facts: CardFacts) -> str:
@@ -65,6 +66,7 @@ def model_card(facts: CardFacts) -> str:
         base=facts.base,
         loss=", ".join([loss, *facts.options]),
         cuts=f"\nThey may be cut to their first dimensions ({sizes}; `truncate_dim`); cosine then." if sizes else "",
+        chosen=f"\n{facts.chosen}" if facts.chosen else "",
         examples=facts.examples,
         domains=", ".join(facts.domains),
         steps=facts.steps,

@@ -5,6 +5,7 @@ Shapes: B texts in a batch, T tokens, D dimension, N texts in all.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from reasonembed.encoder.microbatch import plan
 from reasonembed.encoder.pooling import POOLINGS, Pooling
 from reasonembed.encoder.tokens import Side, TokenIds, Tokenized, Tokenizer, pad
 from reasonembed.errors import ConfigError, nearest
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {
     "float32": torch.float32,
@@ -86,7 +89,10 @@ class Encoder:
             raise ConfigError(f'dtype is "{dtype}"{nearest(dtype, DTYPES)} Known: {", ".join(DTYPES)}.')
         folder = read_model_folder(find_model(path_or_name))
         model = load_transformer(folder, DTYPES[dtype])
-        chosen = pooling or folder.pooling or ("last_token" if is_causal(model.config) else "mean")
+        own = folder.pooling or ("last_token" if is_causal(model.config) else "mean")
+        chosen = pooling or own
+        if chosen != own:
+            logger.warning("%s is pooled by %s as asked for; its own pooling is %s.", path_or_name, chosen, own)
         tokenizer = load_tokenizer(folder, append_eos=chosen == "last_token" and is_causal(model.config))
         limit = _position_limit(model.config)
         own_limit = folder.max_tokens or min(tokenizer.tokenizer.model_max_length, limit or 512)

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from reasonembed.corpora import JSONL_SUFFIXES
+from reasonembed.data_files import JSONL_SUFFIXES, place, read_parquet
 from reasonembed.errors import EndpointError, InputError, MissingExtra, nearest
 from reasonembed.files import read_numbered_jsonl, sha256_file, sha256_json
-from reasonembed.parquet import read_parquet
 
 PARQUET_ROWS = 4096  # read at a time
 
@@ -80,11 +79,11 @@ class LocalSource:
     def rows(self, config: str, split: str) -> Iterator[NumberedRow]:
         for path in self._files(config, split):
             if path.suffix == ".parquet":
-                for number, row in read_parquet(path):
-                    yield f"{path}, row {number}", row
+                rows = read_parquet(path)
             else:
-                for number, row in read_numbered_jsonl(path, dict[str, Any]):
-                    yield f"{path}, line {number}", row
+                rows = read_numbered_jsonl(path, dict[str, Any])
+            for number, row in rows:
+                yield place(path, number), row
 
     def _files(self, config: str, split: str) -> list[Path]:
         folders = [self.folder / config] + ([self.folder] if config == split else [])

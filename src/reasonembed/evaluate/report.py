@@ -44,6 +44,7 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     notes: Sequence[str] = ()  # what a reader must bear in mind
     train_logs: Mapping[str, Steps] = {}  # system -> the lines of its train_log.jsonl
     train_configs: Mapping[str, Mapping[str, object]] = {}  # system -> its settings
+    validations: Mapping[str, Steps] = {}  # system -> the lines of its validation_log.jsonl
     kappa: float = 5.0  # the limit of reasoning intensity in these trainings
     grades: Mapping[int, int] = {}  # grade -> (query, document) pairs
     positives_per_query: Sequence[int] = ()
@@ -120,7 +121,7 @@ def report_sections(data: ReportData) -> list[Section]:
         grades_section(data.grades, data.positives_per_query, data.negatives_per_query),
         overlap_section(data.overlaps),
         synthesis_section(data.stages),
-        training_section(data.train_logs, data.train_configs, colours=places),
+        training_section(data.train_logs, data.train_configs, colours=places, validations=data.validations),
     ]
     return [section for section in sections if section is not None]
 

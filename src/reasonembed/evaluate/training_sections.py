@@ -1,4 +1,4 @@
-"""The report on the training: how reasoning intensity was distributed, and how the loss went."""
+"""The report on the training: the distribution of reasoning intensity, the course of the loss and of validation."""
 
 from __future__ import annotations
 
@@ -105,12 +105,18 @@ def training_section(
     train_configs: Mapping[str, Mapping[str, object]],
     *,
     colours: Mapping[str, int],
+    validations: Mapping[str, Steps] | None = None,
 ) -> Section | None:
-    """Loss curves, throughput and settings of each training; None without data. colours: system -> place."""
+    """Loss curves, throughput, validations and settings of each training; None without data.
+
+    colours: system -> place.  validations: system -> the lines of a validation log: step, score.
+    """
     blocks: list[Block] = []
     logs = {name: steps for name, steps in train_logs.items() if any(_loss_of(s) is not None for s in steps)}
     if logs:
         blocks += [_loss_picture(logs, colours), _training_table(logs)]
+    if validations:
+        blocks.append(_validation_picture(validations, colours))
     if train_configs:
         blocks.append(Fold("Settings of the trainings", (_config_table(train_configs),)))
     return Section("training", "Training", tuple(blocks)) if blocks else None
@@ -142,6 +148,28 @@ def _loss_picture(logs: Mapping[str, Steps], colours: Mapping[str, int]) -> Pict
         caption="Unweighted contrastive loss, about 40 points a curve: median of the pooled steps with the "
         "quartile band. Batches hold one domain each, so the loss moves with the domain.",
         height_in=2.9,
+    )
+
+
+def _validation_picture(validations: Mapping[str, Steps], colours: Mapping[str, int]) -> Picture:
+    from reasonembed.evaluate.plots import colour, over_steps
+
+    curves: dict[str, Band] = {
+        name: ([record["step"] for record in records], [[100 * record["score"]] for record in records])
+        for name, records in validations.items()
+    }
+    shades = [colour(colours.get(name, len(colours) + place)) for place, name in enumerate(curves)]
+    said = []
+    for name, records in validations.items():
+        best = max(records, key=lambda record: record["score"])
+        base, top = 100 * records[0]["score"], 100 * best["score"]
+        said.append(f"{name} from {base:.1f} to {top:.1f} after step {best['step']}")
+    return picture(
+        over_steps(curves, "nDCG@10, points", shades),
+        alt=f"Line plot of validation scores over optimiser steps; {'; '.join(said)}.",
+        caption=f"Score on the validation queries, mean over domains: {'; '.join(said)}, whose weights were saved. "
+        f"The score that chose the weights flatters them.",
+        height_in=2.7,
     )
 
 

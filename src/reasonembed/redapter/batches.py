@@ -5,15 +5,16 @@ The order of the rows in a file changes nothing (law 4).
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reasonembed.errors import InputError, shown
+from reasonembed.errors import ConfigError, InputError, nearest, shown
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.texts import row_seed, text_key
 
@@ -43,16 +44,21 @@ def epoch_batches(
     epoch: int,
     group_size: int | None = None,
     global_queries: int | None = None,
+    domain_weights: Mapping[str, float] | None = None,
 ) -> list[Batch]:
     """The batches of one epoch, in order: every example once, one domain a batch, smaller last ones kept.
 
     Each visit draws one positive and `group_size - 1` negatives at random, with repetition if there are
     too few.
-    group_size, global_queries: override the examples' own. Raises InputError for a repeated id within a
-    domain, or a domain whose examples disagree on their batch shape.
+    group_size, global_queries: override the examples' own.  domain_weights: how many times an epoch visits each
+    example of a domain, 1 where it is not named (`_rounds`); every epoch has as many batches as the first.
+    Raises InputError for a repeated id within a domain, or a domain whose examples disagree on their batch shape;
+    ConfigError for a weight of a domain that has no examples.
     """
     batches = []
-    for domain, rows in _by_domain(examples).items():
+    domains, weights = _by_domain(examples), domain_weights or {}
+    check_weights(weights, domains)
+    for domain, rows in domains.items():
         shapes = {(group_size or row.group_size, global_queries or row.global_queries) for row in rows}
         if len(shapes) > 1:
             raise InputError(
@@ -60,17 +66,46 @@ def epoch_batches(
                 f"a batch). Make them one, or set group_size and global_queries."
             )
         passages, queries = shapes.pop()
-        shuffled = sorted(rows, key=lambda row: row_seed(seed, "order", str(epoch), row.domain, row.example_id))
-        for start in range(0, len(shuffled), queries):
-            members = tuple(shuffled[start : start + queries])
-            drawn = tuple(_draw(row, passages, seed, epoch) for row in members)
-            batches.append(
-                (
-                    row_seed(seed, "batch", str(epoch), domain, str(start)),
-                    Batch(domain, epoch, members, drawn),
-                )
-            )
+        for number, visited in enumerate(_rounds(rows, weights.get(domain, 1.0), seed=seed, epoch=epoch)):
+            when = f"{epoch}+{number}" if number else str(epoch)
+            shuffled = _shuffled(visited, seed, "order", when)
+            for start in range(0, len(shuffled), queries):
+                members = tuple(shuffled[start : start + queries])
+                drawn = tuple(_draw(row, passages, seed, when) for row in members)
+                place = row_seed(seed, "batch", when, domain, str(start))
+                batches.append((place, Batch(domain, epoch, members, drawn)))
     return [batch for _, batch in sorted(batches, key=lambda pair: pair[0])]
+
+
+def _rounds(
+    rows: Sequence[TrainingExample], weight: float, *, seed: int, epoch: int
+) -> list[Sequence[TrainingExample]]:
+    """Whom an epoch visits, as rounds that hold an example once at most, so that no batch holds it twice.
+
+    The examples stand in a circle, in an order of the seed's own. An epoch walks `weight` times round it (rounded to
+    whole examples, one at least) from where the one before ended: 2 meets each twice, a half every other one, and the
+    next epoch the others.
+    """
+    whole, rest = divmod(max(1, math.floor(weight * len(rows) + 0.5)), len(rows))
+    rounds: list[Sequence[TrainingExample]] = [rows] * whole
+    if rest:
+        circle = _shuffled(rows, seed, "circle")
+        rounds.append([circle[(epoch * rest + step) % len(rows)] for step in range(rest)])
+    return rounds
+
+
+def _shuffled(rows: Sequence[TrainingExample], seed: int, *parts: str) -> list[TrainingExample]:
+    return sorted(rows, key=lambda row: row_seed(seed, *parts, row.domain, row.example_id))
+
+
+def check_weights(weights: Mapping[str, float], domains: Collection[str]) -> None:
+    """Raise ConfigError if a weight is that of a domain without examples."""
+    for name in weights:
+        if name not in domains:
+            raise ConfigError(
+                f'domain_weights names "{name}", of which there are no examples{nearest(name, domains) or "."} The '
+                f"domains of the data: {', '.join(domains)}."
+            )
 
 
 def not_negatives(batch: Batch) -> Mask:
@@ -124,8 +159,8 @@ def _by_domain(examples: Sequence[TrainingExample]) -> dict[str, list[TrainingEx
     return {domain: list(domains[domain].values()) for domain in sorted(domains)}
 
 
-def _draw(row: TrainingExample, group_size: int, seed: int, epoch: int) -> tuple[str, ...]:
-    generator = random.Random(row_seed(seed, "draw", str(epoch), row.domain, row.example_id))
+def _draw(row: TrainingExample, group_size: int, seed: int, when: str) -> tuple[str, ...]:
+    generator = random.Random(row_seed(seed, "draw", when, row.domain, row.example_id))
     wanted = group_size - 1
     enough = row.negatives * -(-wanted // len(row.negatives))  # each as often as any other, within one
     return (generator.choice(row.positives), *generator.sample(enough, wanted))

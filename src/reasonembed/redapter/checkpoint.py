@@ -2,8 +2,9 @@
 
 A checkpoint is a folder `step-00000050/` that appears by rename once its files are on the disk:
 `weights.safetensors` (what trains), `optimizer.safetensors`, `rng.safetensors`, and `state.json` with the
-position, the configuration and the hash of each file. The step counts optimiser steps, for the schedule, the
-batches and RI's `start_step` alike.
+position, the configuration, the validations so far and the hash of each file. Where a training is validated,
+`best.safetensors` is a further name of the weights that have scored best. The step counts optimiser steps, for the
+schedule, the batches and RI's `start_step` alike.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -21,12 +24,21 @@ from torch import Tensor, nn
 
 from reasonembed.errors import DamageError, StorageError
 from reasonembed.files import sha256_file, write_json
+from reasonembed.redapter.log import ValidationRecord
 from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.receipt import Receipt
 
 logger = logging.getLogger(__name__)
 
+BEST = "best.safetensors"
 _STATE = "state.json"
+
+
+class SavedWeights(NamedTuple):
+    """A file of weights and its hash."""
+
+    path: Path
+    sha256: str
 
 
 class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +49,7 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: dict[str, str]
     micro_batch_tokens: int = 0  # as configured
     halvings: int = 0  # of it, where memory ran out; a resumed run does not find that out again
+    validations: tuple[ValidationRecord, ...] = ()  # as far as they were done
 
 
 def save_checkpoint(
@@ -48,8 +61,13 @@ def save_checkpoint(
     *,
     keep: int,
     memory: StepMemory,
+    validations: Sequence[ValidationRecord] = (),
+    best: SavedWeights | None = None,
 ) -> Path:
-    """Write `folder/step-...` whole or not at all; only the newest `keep` stay. Raises StorageError."""
+    """Write `folder/step-...` whole or not at all; only the newest `keep` stay. Raises StorageError.
+
+    validations, best: what the training was validated on so far, and the weights that scored best.
+    """
     final = folder / f"step-{step:08d}"
     temporary = folder / f".tmp-{final.name}"
     try:
@@ -67,7 +85,17 @@ def save_checkpoint(
             )
             _sync(temporary / f"{name}.safetensors")
         hashes = {f"{name}.safetensors": sha256_file(temporary / f"{name}.safetensors") for name in parts}
-        state = State(step, receipt, hashes, micro_batch_tokens=memory.asked_tokens, halvings=memory.halvings)
+        if best is not None:
+            same_file(best.path, temporary / BEST)
+            hashes[BEST] = best.sha256
+        state = State(
+            step,
+            receipt,
+            hashes,
+            micro_batch_tokens=memory.asked_tokens,
+            halvings=memory.halvings,
+            validations=tuple(validations),
+        )
         write_json(temporary / _STATE, state)
         shutil.rmtree(final, ignore_errors=True)
         temporary.replace(final)
@@ -102,13 +130,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, State] | None:
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put weights, optimiser state and random generators back to what `save_checkpoint` saw."""
-    weights = load_file(path / "weights.safetensors")
-    trained = _trained(model)
-    if trained.keys() != weights.keys():
-        raise DamageError(f"{path} holds weights of another model: {sorted(trained.keys() ^ weights.keys())[:3]}.")
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(weights[name])
+    load_weights(path / "weights.safetensors", model)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(path / "optimizer.safetensors").items():
         number, _, name = key.partition(".")
@@ -119,6 +141,47 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> N
     for device in range(torch.cuda.device_count()):  # perhaps others than those of the processes before
         if (tensor := random.get(f"cuda:{device}")) is not None:
             torch.cuda.set_rng_state(tensor, device)
+
+
+def save_weights(path: Path, model: nn.Module) -> SavedWeights:
+    """Write what of `model` trains to `path`, whole or not at all. Raises StorageError."""
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        temporary.unlink(missing_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in _trained(model).items()}, temporary)
+        _sync(temporary)
+        saved = SavedWeights(path, sha256_file(temporary))
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"cannot write the weights {path}: {error}. Free some space and try again.") from error
+    return saved
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Put what of `model` trains to what `path` holds. Raises DamageError if those are another model's."""
+    weights = load_file(path)
+    trained = _trained(model)
+    if trained.keys() != weights.keys():
+        raise DamageError(f"{path} holds weights of another model: {sorted(trained.keys() ^ weights.keys())[:3]}.")
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(weights[name])
+
+
+def same_file(path: Path, name: Path) -> None:
+    """Give the file at `path` a further name, in the place of what had it; where a disk has no such links, a copy.
+
+    The file lives as long as any of its names: writing another under the first one changes nothing here.
+    """
+    temporary = name.with_name(f".tmp-{name.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, temporary)
+        _sync(temporary)
+    temporary.replace(name)
+    temporary.unlink(missing_ok=True)  # a rename onto the same file does nothing
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -47,24 +48,35 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     )
     epochs: int = 1
     seed: int = 42  # decides order and draws (our choice)
-    group_size: int | None = None  # passages per query, one of them positive; None: the domain's own
+    group_size: int | None = None
+    """Passages per query, one of them positive; 1: other queries' positives are the only negatives; None: the domain's
+    own.
+    """
     global_queries: int | None = None  # queries per optimiser step over all devices; None: the domain's own
+    domain_weights: dict[str, float] = {}
+    """Domain -> above 0: how many times an epoch visits each of its examples; a half: every other one, the others in
+    the next epoch (our option). Domains that are not named: once.
+    """
     max_query_tokens: int = 512
     max_passage_tokens: int = 512
     lora: LoraSettings | None = None  # None: train the weights themselves; the paper: rank 32, alpha 64
     train_layers: int | None = None  # only the last so many layers; None: all (our choice, for speed on a CPU)
+    pooling: Literal["last_token", "mean", "cls"] | None = None
+    """How token vectors become a text's; None: the base's own, which for a bare decoder is the paper's, last_token."""
     bf16: bool = False  # bfloat16 autocast; the paper: true, on GPUs
     micro_batch_tokens: int = 2048  # padded tokens computed at once (measured best on a CPU); per device
     kept_graph_mb: int = 2048  # MiB that a batch's graph may take to be kept instead of cached; 0: always cached
     checkpoint_every_steps: int = 50  # 0: only when interrupted
     keep_checkpoints: int = 2  # the newest so many stay while training runs
+    validate_every_steps: int = 50  # where validation queries are given; 0: only before the first and after the last
+    patience: int | None = None  # validations in a row without a better score that end the training; None: never
 
     def __post_init__(self) -> None:
         for key in ("temperature", "kappa", "learning_rate"):
             _require(getattr(self, key) > 0, key, getattr(self, key), "above 0")
         for key in (
             "epsilon", "weight_decay", "start_step", "kept_graph_mb", "checkpoint_every_steps", "listwise_weight",
-            "distill_weight",
+            "distill_weight", "validate_every_steps",
         ):  # fmt: skip
             _require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         for key in ("epochs", "micro_batch_tokens", "keep_checkpoints"):
@@ -78,19 +90,28 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             self.gradient_clip,
             "above 0",
         )
-        _require(self.group_size is None or self.group_size >= 2, "group_size", self.group_size, "at least 2")
+        _require(self.group_size is None or self.group_size >= 1, "group_size", self.group_size, "at least 1")
         _require(
             self.global_queries is None or self.global_queries >= 1,
             "global_queries",
             self.global_queries,
             "at least 1",
         )
+        if self.group_size == 1 and self.global_queries == 1:
+            raise ValueError(
+                "group_size and global_queries are both 1: nothing would be a negative. Raise one of them."
+            )
+        if self.group_size == 1 and self.listwise_weight:
+            raise ValueError(
+                "group_size is 1 and listwise_weight is set: a list of one passage has no order. Raise group_size."
+            )
         _require(
             self.train_layers is None or self.train_layers >= 1,
             "train_layers",
             self.train_layers,
             "at least 1",
         )
+        _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1")
         _require(self.mask_margin is None or self.mask_margin >= 0, "mask_margin", self.mask_margin, "0 or more")
         _require(
             all(size >= 1 for size in self.matryoshka_dims)
@@ -99,6 +120,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             self.matryoshka_dims,
             "distinct numbers of dimensions, each at least 1",
         )
+        for domain, weight in self.domain_weights.items():
+            _require(0 < weight < math.inf, f"domain_weights.{domain}", weight, "above 0 and finite")
         for key in ("mask_margin", "multi_positive"):
             if getattr(self, key) not in (None, False) and not self.mask_positives:
                 raise ValueError(

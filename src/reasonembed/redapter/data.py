@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 
 from reasonembed.corpora import Corpus
+from reasonembed.data_files import file_stem, place, read_rows
 from reasonembed.domains import RELEASE_DEVICES, Domain, shipped_or_general
 from reasonembed.errors import InputError, shown
-from reasonembed.files import read_numbered_jsonl, sha256_json
+from reasonembed.files import sha256_json
 from reasonembed.records import Example, Graded
 from reasonembed.texts import text_key
 
@@ -88,7 +89,7 @@ def from_examples(
             global_queries=domain.global_queries,
             never_negative=frozenset(text_key(text) for text in (*positives, *apart)),
         )
-        rows.append(_checked(row, where))
+        rows.append(checked(row, where))
     return rows
 
 
@@ -119,11 +120,11 @@ def released_files(path: Path) -> list[Path]:
 
 
 def _read_file(path: Path, domain: Domain | str | None, shared: dict[str, str]) -> Iterator[TrainingExample]:
-    stem = path.name.split(".jsonl")[0].removesuffix("-formatted")
+    stem = file_stem(path).removesuffix("-formatted")
     name = domain.name if isinstance(domain, Domain) else domain or stem
     shipped = shipped_or_general(name)
-    for number, row in read_numbered_jsonl(path, _Released):
-        where = f"{path}, line {number}"
+    for number, row in read_rows(path, _Released):
+        where = place(path, number)
         group_size, global_queries = _batch_shape(row, domain, shipped)
         positives = tuple(shared.setdefault(text, text) for text in row.pos)
         example = TrainingExample(
@@ -140,7 +141,7 @@ def _read_file(path: Path, domain: Domain | str | None, shared: dict[str, str]) 
             global_queries=global_queries,
             never_negative=frozenset((*map(text_key, positives), *row.never_negative)),
         )
-        yield _checked(example, where)
+        yield checked(example, where)
 
 
 def _batch_shape(row: _Released, domain: Domain | str | None, shipped: Domain) -> tuple[int, int]:
@@ -182,7 +183,10 @@ def _grades(scores: list[float] | None, expected: int, key: str, where: str) -> 
     return tuple(int(score) for score in scores)
 
 
-def _checked(row: TrainingExample, where: str) -> TrainingExample:
+def checked(row: TrainingExample, where: str) -> TrainingExample:
+    """`row`. Raises InputError, beginning with `where`, for an empty text, no positive or negative, or a shape out of
+    range.
+    """
     if not row.query.strip():
         raise InputError(f"{where}: the query is empty. Give it a text or drop the example.")
     for kind, texts in (("positive", row.positives), ("negative", row.negatives)):
@@ -190,9 +194,9 @@ def _checked(row: TrainingExample, where: str) -> TrainingExample:
             raise InputError(
                 f"{where}: no {kind}s. Every example needs one positive and one negative at least; drop it."
             )
-        for place, text in enumerate(texts, 1):
+        for which, text in enumerate(texts, 1):
             if not text.strip():
-                raise InputError(f"{where}: {kind} {place} of {len(texts)} is empty. Give it a text or take it out.")
+                raise InputError(f"{where}: {kind} {which} of {len(texts)} is empty. Give it a text or take it out.")
     if row.group_size < 2 or row.global_queries < 1:
         raise InputError(
             f"{where}: {row.group_size} passages a query, {row.global_queries} queries a batch; at least 2 and 1 are "

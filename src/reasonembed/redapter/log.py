@@ -1,4 +1,4 @@
-"""What a training leaves to read: one JSON line a step, in `train_log.jsonl`."""
+"""What a training leaves to read: a JSON line a step (`train_log.jsonl`), and one a validation in a file of its own."""
 
 from __future__ import annotations
 
@@ -48,6 +48,29 @@ class StepRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     def tokens_per_s(self) -> float:
         """Real tokens a second."""
         return self.tokens / self.seconds
+
+
+class ValidationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the model scored on the validation queries at one point of the training. Scores are fractions."""
+
+    step: int  # optimiser steps done; 0: the base model
+    score: float  # mean over domains
+    per_domain: dict[str, float]
+    seconds: float
+
+
+class ValidationSummary(msgspec.Struct, frozen=True):
+    """What a whole training's validations came to."""
+
+    measure: str
+    queries: int
+    domains: list[str]
+    best_step: int  # the saved weights are those after this step
+    best_score: float
+    base_score: float  # before the first step
+    validations: int
+    planned_steps: int
+    stopped_early: bool
 
 
 class Totals(msgspec.Struct, frozen=True):

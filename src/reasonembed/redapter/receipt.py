@@ -15,18 +15,19 @@ from reasonembed.errors import DamageError, InputError, StageChanged
 from reasonembed.files import open_binary
 from reasonembed.redapter.config import RUNNING_KEYS, TrainConfig
 from reasonembed.redapter.data import TrainingExample, data_hash
-from reasonembed.redapter.log import Totals
+from reasonembed.redapter.log import Totals, ValidationSummary
 
 MANIFEST_FILE = "manifest.json"
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """Settings, base model and data of a training."""
+class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings, base model and data of a training. One with further keys cannot be compared, and is refused."""
 
     config: dict[str, Any]  # the deciding keys of TrainConfig
     base: str  # a hub name, or the last part of a path
     base_hash: str
     data_hash: str
+    validation_hash: str = ""  # of the collections that choose the best weights; empty: the last are kept
 
 
 class TrainManifest(msgspec.Struct, frozen=True):
@@ -38,17 +39,30 @@ class TrainManifest(msgspec.Struct, frozen=True):
     domains: list[str]
     totals: Totals
     versions: dict[str, str]
+    validation: ValidationSummary | None = None
 
 
-def make_receipt(examples: Sequence[TrainingExample], base: str | Path, config: TrainConfig) -> Receipt:
+def make_receipt(
+    examples: Sequence[TrainingExample], base: str | Path, config: TrainConfig, *, validation_hash: str = ""
+) -> Receipt:
     """The receipt of a training to come. Raises InputError if `base` is no model."""
     deciding = {key: value for key, value in _as_read(config).items() if key not in RUNNING_KEYS}
     name = Path(base).resolve().name if Path(base).is_dir() else str(base)
-    return Receipt(deciding, base=name, base_hash=fingerprint(find_model(base)), data_hash=data_hash(examples))
+    return Receipt(
+        deciding,
+        base=name,
+        base_hash=fingerprint(find_model(base)),
+        data_hash=data_hash(examples),
+        validation_hash=validation_hash,
+    )
 
 
 def make_manifest(
-    receipt: Receipt, examples: Sequence[TrainingExample], config: TrainConfig, totals: Totals
+    receipt: Receipt,
+    examples: Sequence[TrainingExample],
+    config: TrainConfig,
+    totals: Totals,
+    validation: ValidationSummary | None = None,
 ) -> TrainManifest:
     """The manifest of a finished training."""
     return TrainManifest(
@@ -58,6 +72,7 @@ def make_manifest(
         domains=sorted({example.domain for example in examples}),
         totals=totals,
         versions={"reasonembed": __version__} | {name: version(name) for name in ("torch", "transformers")},
+        validation=validation,
     )
 
 
@@ -92,6 +107,8 @@ def refuse_change(before: Receipt, now: Receipt, *, where: Path) -> None:
         detail = f"the base model was {before.base} and is {now.base} now, or its weights changed"
     elif before.data_hash != now.data_hash:
         detail = "the training examples were others"
+    elif before.validation_hash != now.validation_hash:
+        detail = "the validation queries were others, or there were none, or there are none now"
     else:
         return
     raise StageChanged(

@@ -14,7 +14,7 @@ from reasonembed.encoder.prompts import query_prompt
 from reasonembed.encoder.save import save_encoder
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
-from reasonembed.redapter.log import Totals
+from reasonembed.redapter.log import Totals, ValidationSummary
 from reasonembed.redapter.receipt import MANIFEST_FILE, Receipt, make_manifest
 
 LOG_FILE = "train_log.jsonl"
@@ -26,6 +26,7 @@ class TrainResult(msgspec.Struct, frozen=True):
     model_folder: Path
     log_path: Path
     totals: Totals  # steps, seconds, real tokens/s, padding share, texts truncated
+    validation: ValidationSummary | None = None  # which weights were saved, and why; None: the last
 
 
 def save_result(
@@ -35,10 +36,12 @@ def save_result(
     config: TrainConfig,
     receipt: Receipt,
     totals: Totals,
-    log_path: Path,
+    logs: Sequence[Path],
+    *,
+    validation: ValidationSummary | None = None,
 ) -> None:
-    """Write the trained model to `out`, with its card, manifest and log, whole or not at all."""
-    manifest = make_manifest(receipt, examples, config, totals)
+    """Write the trained model to `out`, with its card, manifest and logs, whole or not at all."""
+    manifest = make_manifest(receipt, examples, config, totals, validation)
     prompts = model_prompts(examples, config)
     facts = CardFacts(
         base=receipt.base,
@@ -49,10 +52,11 @@ def save_result(
         dimension=encoder.dimension,
         prompts=prompts,
         options=_options(config),
+        chosen=_chosen(validation) if validation else "",
         cuts=[size for size in config.matryoshka_dims if size < encoder.dimension],
     )
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n"
-    extra = {LOG_FILE: log_path.read_text(encoding="utf-8"), MANIFEST_FILE: text}
+    extra = {path.name: path.read_text(encoding="utf-8") for path in logs} | {MANIFEST_FILE: text}
     save_encoder(encoder, out, prompts=prompts, card=model_card(facts), extra=extra)
 
 
@@ -62,6 +66,17 @@ def model_prompts(examples: Sequence[TrainingExample], config: TrainConfig) -> d
     general = load_domain("general").instruction if config.instruction else ""
     by_domain = {name: query_prompt(instructions[name]) for name in sorted(instructions)}
     return {"query": query_prompt(general), "document": ""} | by_domain
+
+
+def _chosen(validation: ValidationSummary) -> str:
+    """Which weights these are, in a sentence or two."""
+    early = f" (patience ended the training before the {validation.planned_steps} steps that were planned)"
+    return (
+        f"The weights are those after step {validation.best_step}{early if validation.stopped_early else ''}, the best "
+        f"of {validation.validations} validations: {validation.measure} {validation.best_score:.4f} (base: "
+        f"{validation.base_score:.4f}) on {validation.queries} queries of {', '.join(validation.domains)}. "
+        f"That score chose them, and so flatters them."
+    )
 
 
 def _options(config: TrainConfig) -> list[str]:

@@ -12,24 +12,25 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from reasonembed.beir import Collection
 from reasonembed.encoder.frozen import FrozenStates
 from reasonembed.encoder.lora import add_lora, train_last_layers
 from reasonembed.encoder.model import Encoder
-from reasonembed.errors import InputError, ReasonEmbedError, StorageError, shown
+from reasonembed.errors import ConfigError, InputError, ReasonEmbedError, StorageError, shown
 from reasonembed.files import sha256_json, write_json
-from reasonembed.redapter.batches import Batch, epoch_batches
+from reasonembed.redapter.batches import Batch, check_weights, epoch_batches
 from reasonembed.redapter.checkpoint import newest_checkpoint, restore, save_checkpoint
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample, from_examples, read_released
 from reasonembed.redapter.gather import Ranks, join_ranks
 from reasonembed.redapter.gradcache import BatchTexts, StepOutcome, cached_backward, tokenize_batch
-from reasonembed.redapter.log import StepRecord, TrainLog, make_record, total
+from reasonembed.redapter.log import StepRecord, TrainLog, ValidationRecord, make_record, total
 from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.objective import batch_loss
 from reasonembed.redapter.optimizer import learning_rate_at, make_optimizer
@@ -41,6 +42,7 @@ from reasonembed.redapter.receipt import (
 )
 from reasonembed.redapter.result import LOG_FILE, TrainResult, model_prompts, save_result
 from reasonembed.redapter.stop import TrainingStopped, stop_signals
+from reasonembed.redapter.validation import Validation, validation_hash
 
 __all__ = [
     "LOG_FILE",
@@ -68,6 +70,7 @@ class Training(NamedTuple):
     config: TrainConfig
     receipt: Receipt
     work: Path
+    validation: Validation
 
 
 def train(
@@ -76,18 +79,22 @@ def train(
     out_folder: Path | str,
     config: TrainConfig | None = None,
     *,
+    validation: Mapping[str, Collection] | None = None,
     resume: bool = True,
     keep_work: bool = False,
     frozen: FrozenStates | None = None,
     progress: Callable[[StepRecord, int], None] | None = None,
+    validated: Callable[[ValidationRecord, ValidationRecord], None] | None = None,
 ) -> TrainResult:
     """Train `base` on `examples` and leave the model in `out_folder`.
 
+    validation: domain -> queries that choose the weights that are saved, and may end the training (`patience`);
+    without any, the last weights are saved.
     resume: go on from the last checkpoint of the same training, or return at once if it is finished; False
     discards both.  keep_work: leave checkpoints and log in `out_folder`.training afterwards.
     frozen: what the frozen layers made of texts in an earlier training from the same base with the same
     `train_layers`; it grows.  progress: called after each step with its record and the number of steps in all; of
-    several processes, in the first alone.
+    several processes, in the first alone.  validated: so too, after each validation with its record and the best.
     Raises InputError for data that cannot be trained on, StageChanged if what stands there was made
     otherwise, TrainingStopped after SIGTERM or Ctrl-C, ReasonEmbedError if the loss is not finite, memory does not
     suffice, or another process is gone.
@@ -95,8 +102,9 @@ def train(
     config = config or TrainConfig()
     out = Path(out_folder)
     work = out.with_name(out.name + ".training")
-    _check(examples, config)
-    receipt = make_receipt(examples, base, config)
+    collections = validation or {}
+    _check(examples, config, collections)
+    receipt = make_receipt(examples, base, config, validation_hash=validation_hash(collections))
     ranks = join_ranks()
     manifest = read_manifest(out)
     if not resume:
@@ -104,21 +112,25 @@ def train(
             shutil.rmtree(work, ignore_errors=True)
     elif manifest is not None:
         refuse_change(manifest.receipt, receipt, where=out)
-        return TrainResult(out, out / LOG_FILE, manifest.totals)
-    training = _prepare(base, config, receipt, work, frozen, ranks)
+        return TrainResult(out, out / LOG_FILE, manifest.totals, manifest.validation)
+    prompts = model_prompts(examples, config)
+    course = Validation(collections, config, prompts=prompts, work=work, ranks=ranks, validated=validated)
+    training = _prepare(base, config, receipt, frozen, course)
     log = _run(training, examples, progress)
     training.encoder.frozen = None  # from here on the model is a model like any other
     if log:
         totals = total(log.records)
         if totals.truncated:
             logger.warning("%d texts were longer than the limit and were cut (counted at each use).", totals.truncated)
-        save_result(training.encoder, out, examples, config, receipt, totals, log.path)
+        course.restore_best(training.encoder)
+        logs = [log.path, *course.logs]
+        save_result(training.encoder, out, examples, config, receipt, totals, logs, validation=course.summary)
         if not keep_work:
             shutil.rmtree(work, ignore_errors=True)
     ranks.wait()
     saved = read_manifest(out)
     assert saved is not None, "the first process wrote it, and all see one disk"
-    return TrainResult(out, out / LOG_FILE, saved.totals)
+    return TrainResult(out, out / LOG_FILE, saved.totals, saved.validation)
 
 
 def _run(
@@ -126,31 +138,44 @@ def _run(
     examples: Sequence[TrainingExample],
     progress: Callable[[StepRecord, int], None] | None,
 ) -> TrainLog | None:
-    """The loop: from the last checkpoint, or the beginning, to the last step. The log is the first process's."""
+    """The loop: from the last checkpoint, or the beginning, to the last step, or the end of patience.
+
+    The log is the first process's.
+    """
     config, ranks = training.config, training.ranks
     per_epoch = len(_batches(examples, config, epoch=0))
     steps = per_epoch * config.epochs
     done = _resume(training)
     log = TrainLog(training.work / LOG_FILE, steps_done=done) if ranks.first else None
     with stop_signals() as caught:
-        for epoch in range(done // per_epoch, config.epochs):
-            for batch in _batches(examples, config, epoch)[done % per_epoch :]:
-                record = train_step(training, batch, step=done, learning_rate=learning_rate_at(done, steps, config))
-                done += 1
-                if log:
-                    log.add(record)
-                if log and progress:
-                    progress(record, steps)
-                stopped = ranks.largest(caught[0] if caught else 0)  # any process's signal stops all
-                due = config.checkpoint_every_steps and done % config.checkpoint_every_steps == 0
-                if stopped or (due and done < steps):
-                    _save_checkpoint(training, done)
-                if stopped:
-                    raise TrainingStopped(
-                        f"stopped by {signal.Signals(stopped).name} after step {done} of {steps}; the same command "
-                        f"goes on from there."
-                    )
+        _validate(training, done, steps)
+        for batch in _batches_from(examples, config, done, per_epoch):
+            if training.validation.out_of_patience:
+                break
+            record = train_step(training, batch, step=done, learning_rate=learning_rate_at(done, steps, config))
+            done += 1
+            if log:
+                log.add(record)
+            if log and progress:
+                progress(record, steps)
+            _validate(training, done, steps)
+            stopped = ranks.largest(caught[0] if caught else 0)  # any process's signal stops all
+            due = config.checkpoint_every_steps and done % config.checkpoint_every_steps == 0
+            if stopped or (due and done < steps):
+                _save_checkpoint(training, done)
+            if stopped:
+                raise TrainingStopped(
+                    f"stopped by {signal.Signals(stopped).name} after step {done} of {steps}; the same command "
+                    f"goes on from there."
+                )
+    training.validation.end(done, steps)
     return log
+
+
+def _validate(training: Training, step: int, steps: int) -> None:
+    """Validate after `step` of `steps` if it is due."""
+    if training.validation.due(step, steps):
+        training.validation.measure(training.encoder, step, budget_tokens=training.memory.budget_tokens)
 
 
 def train_step(training: Training, batch: Batch, *, step: int, learning_rate: float) -> StepRecord:
@@ -208,10 +233,11 @@ def _gradient(training: Training, texts: BatchTexts, batch: Batch, *, step: int)
 
 
 def _prepare(
-    base: str | Path, config: TrainConfig, receipt: Receipt, work: Path, frozen: FrozenStates | None, ranks: Ranks
+    base: str | Path, config: TrainConfig, receipt: Receipt, frozen: FrozenStates | None, validation: Validation
 ) -> Training:
+    ranks = validation.ranks
     torch.manual_seed(config.seed)
-    encoder = Encoder.load(base, device=str(ranks.device))
+    encoder = Encoder.load(base, device=str(ranks.device), pooling=config.pooling)
     if max(config.matryoshka_dims, default=0) > encoder.dimension:
         raise InputError(
             f"matryoshka_dims asks for {max(config.matryoshka_dims)} dimensions and {receipt.base} has "
@@ -227,7 +253,7 @@ def _prepare(
             encoder.keep_frozen(config.train_layers, frozen)
     ranks.same_weights(encoder.model)  # adapters begin at random
     optimizer = make_optimizer(encoder.model, config)
-    return Training(encoder, optimizer, ranks, StepMemory(config), config, receipt, work)
+    return Training(encoder, optimizer, ranks, StepMemory(config), config, receipt, validation.work, validation)
 
 
 def _batches(examples: Sequence[TrainingExample], config: TrainConfig, epoch: int) -> list[Batch]:
@@ -237,19 +263,34 @@ def _batches(examples: Sequence[TrainingExample], config: TrainConfig, epoch: in
         epoch=epoch,
         group_size=config.group_size,
         global_queries=config.global_queries,
+        domain_weights=config.domain_weights,
     )
 
 
-def _check(examples: Sequence[TrainingExample], config: TrainConfig) -> None:
+def _batches_from(
+    examples: Sequence[TrainingExample], config: TrainConfig, done: int, per_epoch: int
+) -> Iterator[Batch]:
+    """The batches of all epochs but for the first `done`."""
+    for epoch in range(done // per_epoch, config.epochs):
+        yield from _batches(examples, config, epoch)[max(0, done - epoch * per_epoch) :]
+
+
+def _check(examples: Sequence[TrainingExample], config: TrainConfig, validation: Mapping[str, Collection]) -> None:
     if not examples:
         raise InputError("there are no training examples. Give a data file or a workspace that holds some.")
+    check_weights(config.domain_weights, sorted({example.domain for example in examples}))
+    if config.patience is not None and not validation:
+        raise ConfigError(
+            f"patience is {config.patience} and there is nothing to validate on. Give validation queries "
+            f"(--validation FOLDER), or leave patience out."
+        )
     for example in examples:
         where = f"the example {shown(example.example_id)} of {example.domain}"
         if config.needs_reasoning and not example.reasoning_query.strip():
             without = "distill_weight = 0 and " if config.distill_weight else ""
             raise InputError(
                 f"{where} has no reasoning query, which reasoning intensity is measured by and distillation learns "
-                f'from. Add it, or train with {without}loss = "infonce".'
+                f'from. Add it, or train with {without}loss = "infonce" (--loss infonce).'
             )
         if config.listwise_weight and not example.is_graded:
             raise InputError(
@@ -263,7 +304,17 @@ def _save_checkpoint(training: Training, step: int) -> None:
     model, optimizer, memory = training.encoder.model, training.optimizer, training.memory
     if training.ranks.first:
         keep = training.config.keep_checkpoints
-        save_checkpoint(training.work, step, training.receipt, model, optimizer, keep=keep, memory=memory)
+        save_checkpoint(
+            training.work,
+            step,
+            training.receipt,
+            model,
+            optimizer,
+            keep=keep,
+            memory=memory,
+            validations=training.validation.records,
+            best=training.validation.best,
+        )
     training.ranks.wait()
 
 
@@ -281,10 +332,12 @@ def _resume(training: Training) -> int:
             f"same checkpoints in {work}. Give all the same, and an output folder on a disk that they share."
         )
     if found is None:
+        training.validation.resume(None, None)
         return 0
     path, state = found
     refuse_change(state.receipt, training.receipt, where=work)
     restore(path, training.encoder.model, training.optimizer)
+    training.validation.resume(path, state)
     if state.micro_batch_tokens == training.config.micro_batch_tokens:
         training.memory.halvings = state.halvings
     logger.info("Going on from %s.", path)

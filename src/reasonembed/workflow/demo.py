@@ -11,13 +11,14 @@ import msgspec
 
 from reasonembed.analyze.statistics import Statistics, domain_statistics
 from reasonembed.beir import read_beir
-from reasonembed.config import load_toml, override
+from reasonembed.config import override
 from reasonembed.encoder.backbones import minilm_folder
 from reasonembed.evaluate.report import ReportData, machine_facts, stage_row
 from reasonembed.manifest import Manifest
 from reasonembed.pocket import POCKET_DOMAINS, pocket_folder
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample, from_examples
+from reasonembed.redapter.recipe import load_recipe
 from reasonembed.remixer import select
 from reasonembed.remixer.config import SelectConfig, SynthesisConfig
 from reasonembed.remixer.pipeline import SynthesisReport
@@ -36,7 +37,7 @@ MODEL = "recorded:pocket"
 FULL_SEEDS = 3
 ABLATION = "source-positive"
 _BASE_NAME = "all-MiniLM-L6-v2"
-_RECIPE = Path(__file__).with_name("demo.toml")
+RECIPE = "minilm"
 
 
 class DemoResult(msgspec.Struct, frozen=True):
@@ -114,7 +115,7 @@ def synthesize_pocket(workspace: Workspace, domain: str) -> SynthesisReport:
 
 def planned_trainings(*, full: bool) -> list[Training]:
     """The models to train; all that differs between them is named in `Training`."""
-    recipe = load_toml(_RECIPE, TrainConfig)
+    recipe = load_recipe(RECIPE).training
     plain = override(recipe, {"loss": "infonce"})
     weighted = override(recipe, {"loss": "ri-infonce"})
     trainings = []

@@ -1,4 +1,4 @@
-"""Training examples from wherever they lie: workspaces of `synthesize`, or files of the published format."""
+"""Training examples from wherever they lie: workspaces of `synthesize`, or data files of any layout that is known."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 
 import msgspec
 
+from reasonembed.beir import Collection, read_beir
 from reasonembed.corpora import Corpus
 from reasonembed.domains import Domain, load_domain
 from reasonembed.errors import InputError
+from reasonembed.evaluate.benchmarks import Benchmark, load_all, open_benchmark
 from reasonembed.manifest import read_manifest, read_rows
 from reasonembed.records import Example
-from reasonembed.redapter.data import TrainingExample, from_examples, read_released
+from reasonembed.redapter.data import TrainingExample, from_examples
+from reasonembed.redapter.layouts import read_data
 from reasonembed.remixer import assemble, holdout, select
 from reasonembed.remixer.job import corpus_of
 from reasonembed.workflow.synthesis import DOMAIN_FILE
@@ -27,29 +30,59 @@ class TrainingData(msgspec.Struct, frozen=True):
     domains: dict[str, Domain] = {}  # of the workspaces
 
 
-def load_training_data(paths: Iterable[Path | str]) -> TrainingData:
-    """The examples of all `paths`: workspaces, files of the published format, or folders of such files.
+def load_training_data(paths: Iterable[Path | str], *, domain: str | None = None) -> TrainingData:
+    """The examples of all `paths`: workspaces, data files (`redapter.layouts.read_data`), or folders of such files.
 
+    domain: what the data files' domain is called, or a domain file (a path ending in `.toml`), which gives their batch
+    shape too, and triples their instruction; workspaces keep their own. None: each file's own.
     Raises InputError for a path that is none of them, a workspace without finished examples, a corpus that is
     gone or another one than the examples were made from.
     """
+    named = load_domain(domain) if domain and domain.endswith(".toml") else domain
     examples: list[TrainingExample] = []
     holdouts: dict[str, Path] = {}
     domains: dict[str, Domain] = {}
     for path in map(Path, paths):
         if not path.exists():
-            raise InputError(f"there is no {path}. Give a workspace of `synthesize` or a *-formatted.jsonl file.")
+            raise InputError(f"there is no {path}. Give a workspace of `synthesize` or a file of training data.")
         if not is_workspace(path):
-            examples += read_released(path)
+            examples += read_data(path, named)
             continue
         workspace = Workspace(path)
         for name in finished_domains(workspace):
-            domain, corpus, rows = read_workspace(workspace, name)
-            examples += from_examples(rows, corpus, domain)
-            domains[name] = domain
+            own, corpus, rows = read_workspace(workspace, name)
+            examples += from_examples(rows, corpus, own)
+            domains[name] = own
             if (beir := holdout_folder(workspace, name)) is not None:
                 holdouts[name] = beir
     return TrainingData(tuple(examples), holdouts, domains)
+
+
+def load_validation(paths: Iterable[Path | str]) -> dict[str, Collection]:
+    """Domain -> queries to validate a training on, from all `paths`.
+
+    A workspace or one of its `holdout` folders gives the held-out queries under the names of their domains; anything
+    else is a BEIR folder or a folder of them. The words of published benchmarks are none of these: nothing is chosen
+    on test queries. Raises InputError for what is no such folder, a workspace that holds nothing out, or two
+    collections of one name.
+    """
+    return load_all([_held_out(path) or open_benchmark(path.resolve()) for path in map(Path, paths)])
+
+
+def _held_out(path: Path) -> Benchmark | None:
+    """The held-out queries of a workspace, or of one of its domains; None if `path` is neither."""
+    folders: dict[str, Path] = {}
+    if is_workspace(path):
+        workspace = Workspace(path)
+        found = ((name, holdout_folder(workspace, name)) for name in workspace.domains())
+        folders = {name: folder for name, folder in found if folder is not None}
+        if not folders:
+            raise InputError(f"{path} holds no queries out. Synthesise with --holdout 0.1, or give a BEIR folder.")
+    elif path.name == holdout.STAGE and (manifest := read_manifest(path)) is not None:
+        folders = {manifest.domain: path}
+    if not folders:
+        return None
+    return Benchmark(str(path), lambda: {name: read_beir(folder) for name, folder in folders.items()})
 
 
 def is_workspace(path: Path) -> bool:

@@ -25,7 +25,8 @@ from reasonembed.errors import ConfigError, InputError
 from reasonembed.evaluate.report import Page, machine_facts, render_page
 from reasonembed.files import write_json, write_jsonl, write_text
 from reasonembed.records import Example
-from reasonembed.redapter.data import TrainingExample, from_examples, read_released, released_files
+from reasonembed.redapter.data import TrainingExample, from_examples
+from reasonembed.redapter.layouts import data_files, read_data
 from reasonembed.search.bm25 import Bm25Index
 from reasonembed.workflow.training_data import finished_domains, is_workspace, read_workspace
 from reasonembed.workspace import Workspace
@@ -110,10 +111,10 @@ def write_triviality(folder: Path, found: Triviality, *, title: str, seconds: fl
 def _domains(path: Path) -> Iterator[DomainData]:
     """The domains under a path, each read when its turn comes."""
     if not path.exists():
-        raise InputError(f"there is no {path}. Give a workspace of `synthesize` or a *-formatted.jsonl file.")
+        raise InputError(f"there is no {path}. Give a workspace of `synthesize` or a file of training data.")
     if not is_workspace(path):
-        for file in released_files(path):
-            examples = read_released(file)
+        for file in data_files(path):
+            examples = read_data(file)
             yield DomainData(examples[0].domain, examples)
         return
     workspace = Workspace(path)
