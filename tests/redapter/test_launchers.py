@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from reasonembed.config import load_toml
 from reasonembed.files import write_jsonl
+from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.log import read_log
 from reasonembed.workflow.training import train
 
@@ -44,36 +46,31 @@ def folder(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     write_jsonl(folder / "biology-formatted.jsonl", rows)
     (folder / "train.toml").write_text(SETTINGS)
     torch.set_num_threads(1)
-    train(folder / "biology-formatted.jsonl", base=tiny_models["qwen3"], out=folder / "alone", config=folder / "train.toml")
+    data, settings = folder / "biology-formatted.jsonl", folder / "train.toml"
+    train(data, base=tiny_models["qwen3"], out=folder / "alone", config=settings)
     return folder
 
 
-def _launch(
-    launcher: list[str], folder: Path, base: Path, name: str, meanwhile: Callable[[subprocess.Popen[str]], None]
-) -> tuple[int, str]:
-    """Exit code and output. A launch that goes on past the deadline is killed with all its processes, and a failure."""
-    data, out = folder / "biology-formatted.jsonl", folder / name
-    flags = ["--base", str(base), "--out", str(out), "--config", str(folder / "train.toml")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", *launcher, "-m", "reasonembed", "train", str(data), *flags],
+def _start(launcher: list[str], folder: Path, name: str, base: Path, *flags: str) -> subprocess.Popen[str]:
+    data, out, settings = folder / "biology-formatted.jsonl", folder / name, folder / "train.toml"
+    command = ["train", str(data), "--base", str(base), "--out", str(out), "--config", str(settings), *flags]
+    return subprocess.Popen(
+        [sys.executable, "-m", *launcher, "-m", "reasonembed", *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
+
+
+def _finish(process: subprocess.Popen[str]) -> str:
+    """What the launch printed. One that goes on past the deadline is killed with all its processes, and a failure."""
     try:
-        meanwhile(process)
-        output, _ = process.communicate(timeout=DEADLINE_S)
+        return process.communicate(timeout=DEADLINE_S)[0]
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        pytest.fail(f"{launcher[0]} was not done after {DEADLINE_S} s:\n{output}")
-    return process.returncode, output
-
-
-def _nothing(process: subprocess.Popen[str]) -> None:
-    """The launch is left alone."""
+        pytest.fail(f"not done after {DEADLINE_S} s: {process.args!r}\n{process.communicate()[0]}")
 
 
 def _same_training(one: Path, other: Path) -> None:
@@ -92,7 +89,27 @@ def test_two_launched_processes_train_what_one_does_and_the_first_alone_reports(
     tiny_models: dict[str, Path], folder: Path, launcher: list[str]
 ) -> None:
     name = launcher[0].partition(".")[0]
-    code, output = _launch(launcher, folder, tiny_models["qwen3"], name, _nothing)
-    assert code == 0, output
+    process = _start(launcher, folder, name, tiny_models["qwen3"])
+    output = _finish(process)
+    assert process.returncode == 0, output
     assert output.count("6 steps in") == 1, output
     _same_training(folder / name, folder / "alone")
+
+
+def test_sigterm_to_torchrun_saves_where_all_processes_are_and_one_process_goes_on(
+    tiny_models: dict[str, Path], folder: Path
+) -> None:
+    process = _start(TORCHRUN, folder, "stopped", tiny_models["qwen3"], "--epochs", "100")
+    log = folder / "stopped.training" / "train_log.jsonl"
+    deadline = time.monotonic() + DEADLINE_S
+    while process.poll() is None and time.monotonic() < deadline and not (log.exists() and log.stat().st_size):
+        time.sleep(0.01)
+    process.terminate()
+    output = _finish(process)
+    assert process.returncode != 0 and "stopped by SIGTERM after step" in output, output
+    (saved,) = log.parent.glob("step-*")
+    assert read_log(log)[-1].step == int(saved.name.removeprefix("step-")) < 200, "no step after the one saved"
+    assert not (folder / "stopped").exists()
+    config = msgspec.structs.replace(load_toml(folder / "train.toml", TrainConfig), epochs=100)
+    data, base = folder / "biology-formatted.jsonl", tiny_models["qwen3"]
+    assert train(data, base=base, out=folder / "stopped", config=config).totals.steps == 200

@@ -1,4 +1,4 @@
-"""Runs worlds of processes for test_gather.py and test_sharding.py: imports torch once, then forks each job's processes.
+"""Runs worlds of processes for tests: imports torch once, then forks each job's processes.
 
     python world.py JOBS.json RESULTS.json
 

@@ -40,7 +40,7 @@ class Ranks(NamedTuple):
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
-    sharded: bool = False  # each holds a part of every weight, and all gather them whenever the model runs (sharding.py)
+    sharded: bool = False  # each holds a part of every weight, which all gather whenever the model runs (sharding.py)
 
     @property
     def first(self) -> bool:
@@ -56,7 +56,7 @@ class Ranks(NamedTuple):
         return np.sort(by_length[self.rank :: self.size])
 
     def even(self, batches: list[Rows]) -> list[Rows]:
-        """`batches`; where the weights are sharded, with empty ones after them, until all processes have equally many."""
+        """`batches`; where weights are sharded, with empty ones after them, until all processes have equally many."""
         most = self.largest(len(batches)) if self.sharded else 0
         return batches + [np.empty(0, dtype=np.intp)] * (most - len(batches))
 
@@ -81,7 +81,8 @@ class Ranks(NamedTuple):
     def together(self, work: Callable[[], T]) -> T:
         """What `work` gives here; where memory runs out in any process, torch.OutOfMemoryError in all of them.
 
-        With sharded weights in that process alone: the others stand in the midst of `work`, waiting for its part.
+        With sharded weights in that process alone: the others stand in the midst of `work`, waiting for its part,
+        and when it is gone PyTorch's own RuntimeError says so.
         """
         if self.sharded:
             return work()
@@ -141,7 +142,9 @@ def join_ranks(*, shard: bool = False) -> Ranks:
     """Meet the other processes that `torchrun` or `accelerate launch` started; alone where neither did.
 
     A GPU for each process, with NCCL between them; without GPUs the processor, with Gloo. A process that is not
-    heard of for half an hour counts as gone. shard: whether several are to share the weights out. Raises ConfigError if the launcher asks for FSDP or DeepSpeed.
+    heard of for half an hour counts as gone.
+    shard: whether several are to share the weights out (sharding.py does it).
+    Raises ConfigError if the launcher asks for FSDP or DeepSpeed.
     """
     from accelerate import PartialState
 

@@ -120,11 +120,11 @@ def cached_backward(
 
     def embed(rows: Rows) -> Tensor:
         if not rows.size:  # for company: the shortest text, whose vector nobody takes and whose gradient is 0
-            return _embed(encoder, texts.ids, lengths.argmin(keepdims=True), bf16)[:0]
+            return _embed(encoder, texts.ids, np.array([lengths.argmin()]), bf16)[:0]
         return _embed(encoder, texts.ids, rows, bf16)
 
     allowed = 0 if ranks.sharded else graph_bytes
-    first, graph_kept = ranks.together(lambda: _first_pass(embed, trained, measured, lengths, allowed))
+    first, graph_kept = ranks.together(lambda: _first_pass(encoder, embed, trained, measured, lengths, allowed))
     vectors_UD = torch.zeros(len(texts.ids), encoder.dimension, dtype=encoder.vector_dtype, device=encoder.device)
     for rows, vectors_BD in zip([*trained, *measured], first, strict=True):
         vectors_UD[torch.from_numpy(rows)] = vectors_BD.detach()
@@ -150,6 +150,7 @@ def cached_backward(
 
 
 def _first_pass(
+    encoder: Encoder,
     embed: Callable[[Rows], Tensor],
     trained: Sequence[Rows],
     measured: Sequence[Rows],
@@ -160,7 +161,7 @@ def _first_pass(
     vectors: list[Tensor] = []
     kept = graph_bytes > 0
     if kept and trained:
-        memory = GraphMemory()
+        memory = GraphMemory(encoder.model)
         with memory.counting():
             vectors.append(embed(trained[0]))
         sizes = [len(rows) * int(lengths[rows].max()) for rows in trained]

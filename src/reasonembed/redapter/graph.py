@@ -12,10 +12,11 @@ from torch.utils.checkpoint import checkpoint
 
 
 class GraphMemory:
-    """`size_bytes`: what the passes run under `counting` keep, each storage once, weights apart."""
+    """`size_bytes`: what the passes of `model` run under `counting` keep, each storage once, its weights apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self._sizes: dict[int, int] = {}
+        self._weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
     @property
     def size_bytes(self) -> int:
@@ -27,8 +28,8 @@ class GraphMemory:
         """While it lasts, what autograd saves is counted; nothing else changes."""
 
         def count(tensor: Tensor) -> Tensor:
-            if not (tensor.is_leaf and tensor.requires_grad):  # a weight is there anyway
-                storage = tensor.untyped_storage()
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self._weights:  # a weight, frozen or not, is there anyway
                 self._sizes[storage.data_ptr()] = storage.nbytes()
             return tensor
 
