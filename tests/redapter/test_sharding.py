@@ -18,8 +18,10 @@ from safetensors.torch import load_file
 
 from reasonembed.encoder.lora import LoraSettings
 from reasonembed.encoder.model import Encoder
+from reasonembed.errors import ConfigError
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
+from reasonembed.redapter.gather import join_ranks
 from reasonembed.redapter.log import read_log
 
 SIZES = (2, 3)  # by three nothing divides: parts are uneven, some are empty
@@ -176,3 +178,11 @@ def test_memory_that_runs_out_ends_a_sharded_training_with_the_cure(worlds: Worl
     assert 0 not in worlds.codes["no memory"]
     assert "no memory 1: ReasonEmbedError: memory ran out" in worlds.stderr
     assert "Lower micro_batch_tokens, which is 2,048, or set activation_checkpointing" in worlds.stderr
+
+
+def test_fsdp_asked_of_accelerate_is_refused_with_the_key_that_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(
+        ConfigError, match=r"configured for FSDP.*MULTI_GPU \(docs/accelerate/gpus\.yaml\); shard = true"
+    ):
+        join_ranks()

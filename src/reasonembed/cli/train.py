@@ -46,7 +46,7 @@ def train(
     """Train with InfoNCE or RI-InfoNCE; if the workspace holds out queries, base against trained follows.
 
     The result is a sentence-transformers folder. Interrupted, the same command goes on from the last checkpoint.
-    On several devices: torchrun --nproc-per-node 8 -m reasonembed train ... (docs/training.md).
+    On several devices: torchrun --standalone --nproc-per-node 8 -m reasonembed train ... (docs/training.md).
 
     Example: reasonembed train runs/trial --base minilm --out models/trial --no-instruction --epochs 4
     """

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from reasonembed.encoder.lora import layer_stack
+from reasonembed.errors import ConfigError
 from reasonembed.redapter.gather import Ranks
 
 
@@ -24,7 +26,13 @@ def shard_model(model: Any, ranks: Ranks) -> None:
     """Leave this process its part of each weight of `model`, which all processes must hold alike.
 
     Gradients come from the backward pass summed over the processes, as `Ranks.sum_gradients` leaves them.
+    Raises ConfigError if this torch cannot sum them.
     """
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise ConfigError(
+            f"shard is set, and torch {torch.__version__} cannot add up the gradients of sharded weights "
+            f"(set_force_sum_reduction_for_comms). Install a newer torch, or leave shard out."
+        )
     mesh = init_device_mesh(ranks.device.type, (ranks.size,))
     for module in (*layer_stack(model), model):
         sharded: FSDPModule = fully_shard(module, mesh=mesh, reshard_after_forward=True)
