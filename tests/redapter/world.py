@@ -74,6 +74,7 @@ def step(data: str, cases: dict[str, dict[str, Any]], out: str) -> None:
             functools.partial(batch_loss, texts=texts, batch=batch, config=config, step=0),
             budget_tokens=config.micro_batch_tokens,
             graph_bytes=config.kept_graph_mb << 20,
+            bf16=config.bf16,
             ranks=ranks,
         )
         assert outcome.graph_kept == (config.kept_graph_mb > 0 and not ranks.sharded)

@@ -176,6 +176,8 @@ def _first_pass(
 
 
 def _embed(encoder: Encoder, ids: Sequence[TokenIds], rows: Rows, bf16: bool) -> Tensor:
-    autocast = torch.autocast(encoder.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+    autocast: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if bf16:  # a weight is cast once in a pass: a cache would but hold a copy of them all
+        autocast = torch.autocast(encoder.device.type, torch.bfloat16, cache_enabled=False)
     with autocast:
         return encoder.embed([ids[row] for row in rows])
