@@ -23,7 +23,7 @@ from reasonembed.workflow.training import train
 CONFIG = Path(__file__).parents[2] / "docs" / "accelerate" / "gpus.yaml"
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ACCELERATE = ["accelerate.commands.launch", "--config_file", str(CONFIG), "--num_processes", "2"]
-DEADLINE_S = 120
+DEADLINE_S = 240  # a launch takes 12 s; a starved machine is no failure, and pytest itself waits for 300
 TOPICS = ("drift", "heat", "memory", "price", "torque", "graph")
 SETTINGS = """
 start_step = 2
