@@ -86,7 +86,7 @@ def train(
     activation_checkpointing: Annotated[
         bool | None,
         typer.Option(
-            "--activation-checkpointing/--no-activation-checkpointing",
+            "--activation-checkpointing/--keep-activations",
             help="Keep a layer's input only and run it again for the gradient: less memory, the same gradient.",
         ),
     ] = None,
