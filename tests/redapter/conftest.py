@@ -1,4 +1,4 @@
-"""What the training tests share: small examples in two domains, whose texts repeat across queries; validation queries."""
+"""What the training tests share: examples in two domains, whose texts repeat across queries, and validation queries."""
 
 from __future__ import annotations
 
