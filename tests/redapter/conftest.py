@@ -1,10 +1,14 @@
-"""What the training tests share: small examples in two domains, whose texts repeat across queries."""
+"""What the training tests share: examples in two domains, whose texts repeat across queries, and validation queries."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from reasonembed.beir import Collection
+from reasonembed.corpora import Corpus
+from reasonembed.files import sha256_json
+from reasonembed.records import Document, Query
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.texts import text_key
 
@@ -43,3 +47,19 @@ def examples() -> list[TrainingExample]:
 def rows() -> list[TrainingExample]:
     """Nine examples of biology, whose last negative is a positive of the next one, and five of pony."""
     return [make_example("biology", n) for n in range(9)] + [make_example("pony", n) for n in range(5)]
+
+
+def _collection(domain: str) -> Collection:
+    """Queries in the words of the training data, with other numbers, and one document excluded for the first."""
+    texts = [f"{domain} principle {n} of drift and heat " + "graph " * (n % 3) for n in range(30)]
+    documents = {f"d{n}": Document(f"d{n}", text) for n, text in enumerate(texts)}
+    corpus = Corpus(documents, origin="here", sha256=sha256_json(texts))
+    queries = {f"q{n}": Query(f"q{n}", f"why does {domain} {n} boil at altitude") for n in range(20, 28)}
+    qrels = {query_id: {f"d{query_id[1:]}": 2, f"d{int(query_id[1:]) - 9}": 1} for query_id in queries}
+    return Collection(domain, corpus, queries, qrels, excluded={"q20": frozenset({"d0", "d3"})})
+
+
+@pytest.fixture(scope="module")
+def collections() -> dict[str, Collection]:
+    """A domain that is trained on, and one that is not."""
+    return {"biology": _collection("biology"), "robotics": _collection("robotics")}

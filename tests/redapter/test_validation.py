@@ -18,14 +18,12 @@ import torch
 from safetensors.torch import load_file
 
 from reasonembed.beir import Collection, write_beir
-from reasonembed.corpora import Corpus
 from reasonembed.encoder.frozen import FrozenStates
 from reasonembed.encoder.lora import LoraSettings
 from reasonembed.encoder.model import Encoder
 from reasonembed.errors import ConfigError, StageChanged
 from reasonembed.evaluate.run import evaluate
-from reasonembed.files import read_jsonl, sha256_json
-from reasonembed.records import Document, Query
+from reasonembed.files import read_jsonl
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.log import StepRecord, ValidationRecord, read_log
 from reasonembed.redapter.receipt import read_manifest
@@ -42,22 +40,6 @@ CONFIG = TrainConfig(
     checkpoint_every_steps=2,
     validate_every_steps=3,
 )
-
-
-def _collection(domain: str) -> Collection:
-    """Queries in the words of the training data, with other numbers, and one document excluded for the first."""
-    texts = [f"{domain} principle {n} of drift and heat " + "graph " * (n % 3) for n in range(30)]
-    documents = {f"d{n}": Document(f"d{n}", text) for n, text in enumerate(texts)}
-    corpus = Corpus(documents, origin="here", sha256=sha256_json(texts))
-    queries = {f"q{n}": Query(f"q{n}", f"why does {domain} {n} boil at altitude") for n in range(20, 28)}
-    qrels = {query_id: {f"d{query_id[1:]}": 2, f"d{int(query_id[1:]) - 9}": 1} for query_id in queries}
-    return Collection(domain, corpus, queries, qrels, excluded={"q20": frozenset({"d0", "d3"})})
-
-
-@pytest.fixture(scope="module")
-def collections() -> dict[str, Collection]:
-    """A domain that is trained on, and one that is not."""
-    return {"biology": _collection("biology"), "robotics": _collection("robotics")}
 
 
 def _records(*scores: float) -> list[ValidationRecord]:

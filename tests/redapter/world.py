@@ -1,4 +1,4 @@
-"""Runs worlds of processes for test_gather.py: imports torch once, then forks each job's processes.
+"""Runs worlds of processes for tests: imports torch once, then forks each job's processes.
 
     python world.py JOBS.json RESULTS.json
 
@@ -24,8 +24,10 @@ import msgspec
 import peft  # noqa: F401
 import torch
 from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
 from transformers import BertModel, PreTrainedTokenizerFast, Qwen2Tokenizer, Qwen3Model  # noqa: F401
 
+from reasonembed.encoder.lora import layer_stack
 from reasonembed.encoder.model import Encoder
 from reasonembed.errors import ReasonEmbedError
 from reasonembed.evaluate.benchmarks import load_collections
@@ -35,7 +37,9 @@ from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.gather import join_ranks
 from reasonembed.redapter.gradcache import cached_backward, tokenize_batch
+from reasonembed.redapter.graph import checkpoint_activations
 from reasonembed.redapter.objective import batch_loss
+from reasonembed.redapter.sharding import shard_model, whole
 
 PATIENCE_S = 120
 
@@ -48,12 +52,19 @@ class Job(msgspec.Struct):
 
 
 def step(data: str, cases: dict[str, dict[str, Any]], out: str) -> None:
-    """Leaves loss, RI weights and gradients of one batch for each case, in a file for each process."""
+    """Leaves loss, RI weights and gradients of one batch for each case, in a file for each process; of a sharded model
+    also how many weights the process held.
+    """
     examples = _examples(data)
-    ranks = join_ranks()
     for name, case in cases.items():
         config = msgspec.convert(case["config"], TrainConfig)
+        ranks = join_ranks(shard=config.shard)
         encoder = Encoder.load(case["model"], dtype=case["dtype"], device="cpu")
+        if config.activation_checkpointing:
+            checkpoint_activations(layer_stack(encoder.model))
+        if ranks.sharded:
+            shard_model(encoder.model, ranks)
+        held = sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in encoder.model.parameters())
         (batch,) = epoch_batches(
             examples[: config.global_queries], seed=3, epoch=0, group_size=4, global_queries=config.global_queries
         )
@@ -64,11 +75,14 @@ def step(data: str, cases: dict[str, dict[str, Any]], out: str) -> None:
             functools.partial(batch_loss, texts=texts, batch=batch, config=config, step=0),
             budget_tokens=config.micro_batch_tokens,
             graph_bytes=config.kept_graph_mb << 20,
+            bf16=config.bf16,
             ranks=ranks,
         )
-        assert outcome.graph_kept == bool(config.kept_graph_mb)
-        found = {name: p.grad for name, p in encoder.model.named_parameters() if p.grad is not None}
+        assert outcome.graph_kept == (config.kept_graph_mb > 0 and not ranks.sharded)
+        found = {name: whole(p.grad) for name, p in encoder.model.named_parameters() if p.grad is not None}
         found |= {"loss": outcome.losses.loss, "weight_B": outcome.losses.weight_B}
+        if ranks.sharded:
+            found["held"] = torch.tensor(held)
         save_file({key: tensor.contiguous() for key, tensor in found.items()}, f"{out}/{name}-{ranks.rank}.safetensors")
 
 
@@ -79,15 +93,16 @@ def train(
     config: dict[str, Any],
     happens: dict[str, Any] | None = None,
     validation: str | None = None,
+    dtype: str = "float64",
 ) -> None:
-    """A whole training in float64, where equal but for rounding means equal to many digits.
+    """A whole training; in float64 equal but for rounding means equal to many digits.
 
     validation: a folder of BEIR folders.
 
     happens: {"rank", "step", "what"}: a signal's name that this process gets after that step, or "no memory" while
     it computes its first or second pass.
     """
-    Encoder.load = functools.partial(Encoder.load, dtype="float64")  # type: ignore[method-assign]
+    Encoder.load = functools.partial(Encoder.load, dtype=dtype)  # type: ignore[method-assign]
     if happens and str(happens["rank"]) == os.environ.get("RANK", "0"):
         _arrange(happens["step"], happens["what"])
     queries = load_collections(validation) if validation else None

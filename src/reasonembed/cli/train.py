@@ -83,6 +83,17 @@ def train(
     bf16: Annotated[bool | None, typer.Option("--bf16/--no-bf16", help="bfloat16 autocast.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides order and draws.")] = None,
     micro_batch_tokens: Annotated[int | None, typer.Option(help="Tokens computed at once: bounds memory.")] = None,
+    activation_checkpointing: Annotated[
+        bool | None,
+        typer.Option(
+            "--activation-checkpointing/--keep-activations",
+            help="Keep a layer's input only and run it again for the gradient: less memory, the same gradient.",
+        ),
+    ] = None,
+    shard: Annotated[
+        bool | None,
+        typer.Option("--shard/--no-shard", help="Each of several processes holds a part of every weight (FSDP2)."),
+    ] = None,
     validation: Annotated[
         list[Path] | None,
         typer.Option(help="Queries that choose the weights: a workspace's, its holdout folder, a BEIR folder."),
@@ -100,7 +111,7 @@ def train(
     """Train with InfoNCE or RI-InfoNCE; if the workspace holds out queries, base against trained follows.
 
     The result is a sentence-transformers folder. Interrupted, the same command goes on from the last checkpoint.
-    On several devices: torchrun --nproc-per-node 8 -m reasonembed train ... (docs/training.md).
+    On several devices: torchrun --standalone --nproc-per-node 8 -m reasonembed train ... (docs/training.md).
     A setting is decided by its flag, else --config, else --recipe, else TrainConfig's defaults;
     batch shapes, where these leave them open, by the domain's file, else the data.
 
@@ -134,6 +145,8 @@ def train(
         "bf16": bf16,
         "seed": seed,
         "micro_batch_tokens": micro_batch_tokens,
+        "activation_checkpointing": activation_checkpointing,
+        "shard": shard,
         "validate_every_steps": validate_every_steps,
         "patience": patience,
     }

@@ -49,7 +49,7 @@ def _cheapest_counts(sizes: npt.NDArray[np.int64], budget: int) -> list[int]:
 def padded_tokens(lengths: Sequence[int] | npt.NDArray[np.integer], batches: Sequence[Rows]) -> int:
     """How many tokens are computed when `batches` are padded to their longest, padding included."""
     sizes = np.asarray(lengths, dtype=np.int64)
-    return sum(len(rows) * int(sizes[rows].max()) for rows in batches)
+    return sum(len(rows) * int(sizes[rows].max(initial=0)) for rows in batches)
 
 
 def padding_share(lengths: Sequence[int] | npt.NDArray[np.integer], batches: Sequence[Rows]) -> float:

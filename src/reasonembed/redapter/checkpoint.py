@@ -27,6 +27,7 @@ from reasonembed.files import sha256_file, write_json
 from reasonembed.redapter.log import ValidationRecord
 from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.receipt import Receipt
+from reasonembed.redapter.sharding import part_for, whole_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -63,21 +64,25 @@ def save_checkpoint(
     memory: StepMemory,
     validations: Sequence[ValidationRecord] = (),
     best: SavedWeights | None = None,
+    write: bool = True,
 ) -> Path:
     """Write `folder/step-...` whole or not at all; only the newest `keep` stay. Raises StorageError.
 
     validations, best: what the training was validated on so far, and the weights that scored best.
+    Where several processes hold parts of the weights all must call this; one alone is to `write`.
     """
     final = folder / f"step-{step:08d}"
     temporary = folder / f".tmp-{final.name}"
+    parts = {
+        "weights": whole_tensors(trained_weights(model), keep=write),
+        "optimizer": whole_tensors(_optimizer_tensors(optimizer), keep=write),
+        "rng": _rng_tensors(),
+    }
+    if not write:
+        return final
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        parts = {
-            "weights": _trained(model),
-            "optimizer": _optimizer_tensors(optimizer),
-            "rng": _rng_tensors(),
-        }
         for name, tensors in parts.items():
             save_file(
                 {key: tensor.contiguous() for key, tensor in tensors.items()},
@@ -131,10 +136,11 @@ def newest_checkpoint(folder: Path) -> tuple[Path, State] | None:
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put weights, optimiser state and random generators back to what `save_checkpoint` saw."""
     load_weights(path / "weights.safetensors", model)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(path / "optimizer.safetensors").items():
         number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
+        state.setdefault(int(number), {})[name] = part_for(parameters[int(number)], value)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     random = load_file(path / "rng.safetensors")
     torch.set_rng_state(random.pop("cpu"))
@@ -143,12 +149,18 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> N
             torch.cuda.set_rng_state(tensor, device)
 
 
-def save_weights(path: Path, model: nn.Module) -> SavedWeights:
-    """Write what of `model` trains to `path`, whole or not at all. Raises StorageError."""
+def save_weights(path: Path, model: nn.Module, *, write: bool = True) -> SavedWeights | None:
+    """Write what of `model` trains to `path`, whole or not at all. Raises StorageError.
+
+    Where several processes hold parts of the weights all must call this; one alone is to `write`, the others get None.
+    """
+    weights = whole_tensors(trained_weights(model), keep=write)
+    if not write:
+        return None
     temporary = path.with_name(f".tmp-{path.name}")
     try:
         temporary.unlink(missing_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in _trained(model).items()}, temporary)
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
         _sync(temporary)
         saved = SavedWeights(path, sha256_file(temporary))
         temporary.replace(path)
@@ -160,12 +172,12 @@ def save_weights(path: Path, model: nn.Module) -> SavedWeights:
 def load_weights(path: Path, model: nn.Module) -> None:
     """Put what of `model` trains to what `path` holds. Raises DamageError if those are another model's."""
     weights = load_file(path)
-    trained = _trained(model)
+    trained = trained_weights(model)
     if trained.keys() != weights.keys():
         raise DamageError(f"{path} holds weights of another model: {sorted(trained.keys() ^ weights.keys())[:3]}.")
     with torch.no_grad():
         for name, parameter in trained.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(part_for(parameter, weights[name]))
 
 
 def same_file(path: Path, name: Path) -> None:
@@ -184,7 +196,8 @@ def same_file(path: Path, name: Path) -> None:
     temporary.unlink(missing_ok=True)  # a rename onto the same file does nothing
 
 
-def _trained(model: nn.Module) -> dict[str, Tensor]:
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that train, by name, without a gradient."""
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 

@@ -13,7 +13,14 @@ TEMPERATURE = 0.02  # paper, Sec. 4.1
 KAPPA = 5.0  # the release's clamp
 EPSILON = 1e-6  # the release's, under the fraction
 
-RUNNING_KEYS = ("micro_batch_tokens", "kept_graph_mb", "checkpoint_every_steps", "keep_checkpoints")
+RUNNING_KEYS = (
+    "micro_batch_tokens",
+    "kept_graph_mb",
+    "activation_checkpointing",
+    "shard",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+)
 """Keys that say how a training is run, not what comes out (but for rounding): free to change when it
 resumes.
 """
@@ -66,6 +73,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     bf16: bool = False  # bfloat16 autocast; the paper: true, on GPUs
     micro_batch_tokens: int = 2048  # padded tokens computed at once (measured best on a CPU); per device
     kept_graph_mb: int = 2048  # MiB that a batch's graph may take to be kept instead of cached; 0: always cached
+    activation_checkpointing: bool = False  # keep a layer's input only and run it again for the backward pass
+    shard: bool = False  # several processes hold a part of each weight instead of all (FSDP2); alone: no effect
     checkpoint_every_steps: int = 50  # 0: only when interrupted
     keep_checkpoints: int = 2  # the newest so many stay while training runs
     validate_every_steps: int = 50  # where validation queries are given; 0: only before the first and after the last

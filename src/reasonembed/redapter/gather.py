@@ -40,6 +40,7 @@ class Ranks(NamedTuple):
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
+    sharded: bool = False  # each holds a part of every weight, which all gather whenever the model runs (sharding.py)
 
     @property
     def first(self) -> bool:
@@ -53,6 +54,11 @@ class Ranks(NamedTuple):
         """
         by_length = rows[np.argsort(-lengths[rows], kind="stable")]
         return np.sort(by_length[self.rank :: self.size])
+
+    def even(self, batches: list[Rows]) -> list[Rows]:
+        """`batches`; where weights are sharded, with empty ones after them, until all processes have equally many."""
+        most = self.largest(len(batches)) if self.sharded else 0
+        return batches + [np.empty(0, dtype=np.intp)] * (most - len(batches))
 
     def gather_rows(self, vectors_UD: Tensor) -> Tensor:
         """The vectors of all processes, each of which has filled its own rows and left the others 0; no gradient."""
@@ -73,7 +79,13 @@ class Ranks(NamedTuple):
         self.largest(0)
 
     def together(self, work: Callable[[], T]) -> T:
-        """What `work` gives here; where memory runs out in any process, torch.OutOfMemoryError in all of them."""
+        """What `work` gives here; where memory runs out in any process, torch.OutOfMemoryError in all of them.
+
+        With sharded weights in that process alone: the others stand in the midst of `work`, waiting for its part,
+        and when it is gone PyTorch's own RuntimeError says so.
+        """
+        if self.sharded:
+            return work()
         done: list[T] = []
         with contextlib.suppress(torch.OutOfMemoryError):  # which lets go of what the attempt held
             done.append(work())
@@ -95,8 +107,11 @@ class Ranks(NamedTuple):
                     torch.distributed.broadcast(parameter, src=0)
 
     def sum_gradients(self, model: nn.Module) -> None:
-        """Make every process's gradient the sum over all; weights without one anywhere stay without."""
-        if self.size == 1:
+        """Make every process's gradient the sum over all; weights without one anywhere stay without.
+
+        Sharded weights come with that sum from the backward pass.
+        """
+        if self.size == 1 or self.sharded:
             return
         trained = _trained(model)
         present = torch.tensor([parameter.grad is not None for parameter in trained], device=self.device).int()
@@ -123,26 +138,28 @@ class Ranks(NamedTuple):
 ALONE = Ranks()
 
 
-def join_ranks() -> Ranks:
+def join_ranks(*, shard: bool = False) -> Ranks:
     """Meet the other processes that `torchrun` or `accelerate launch` started; alone where neither did.
 
     A GPU for each process, with NCCL between them; without GPUs the processor, with Gloo. A process that is not
-    heard of for half an hour counts as gone. Raises ConfigError if the launcher asks for FSDP or DeepSpeed.
+    heard of for half an hour counts as gone.
+    shard: whether several are to share the weights out (sharding.py does it).
+    Raises ConfigError if the launcher asks for FSDP or DeepSpeed.
     """
     from accelerate import PartialState
 
     for variable, name in _NOT_OURS.items():
         if os.environ.get(variable, "").lower() == "true":
             raise ConfigError(
-                f"accelerate is configured for {name}, which this training does not do: each process holds the whole "
-                f"model. Launch with a configuration of type MULTI_GPU or MULTI_CPU (docs/training.md); lora, or fewer "
-                f"train_layers, need less memory for gradients and optimizer."
+                f"accelerate is configured for {name}, which this training does not take from it. Launch with a "
+                f"configuration of type MULTI_GPU (docs/accelerate/gpus.yaml); shard = true in the training's own "
+                f"configuration shares the weights out, and lora needs less memory for gradients and optimizer."
             )
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     on_cpu = launched and not torch.cuda.is_available()
     options = {"timeout": datetime.timedelta(seconds=_TIMEOUT_S)} if launched else {}
     state = PartialState(cpu=on_cpu, **options)
-    return Ranks(state.process_index, state.num_processes, state.device)
+    return Ranks(state.process_index, state.num_processes, state.device, sharded=shard and state.num_processes > 1)
 
 
 @contextlib.contextmanager

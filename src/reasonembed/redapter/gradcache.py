@@ -4,7 +4,8 @@ Every distinct text is tokenised and encoded once, in token-budget micro-batches
 gradient; the loss and its gradient are taken on the embeddings; a second pass re-runs each micro-batch and
 hands its rows of that gradient on to the weights (Gao et al. 2021, arXiv:2101.06983). The sum is the plain
 gradient. A batch whose whole graph fits into the memory that it may take is embedded once, with gradient. Several
-processes share the texts out and gather the vectors between the two passes (`gather.py`).
+processes share the texts out and gather the vectors between the two passes (`gather.py`); where they share the
+weights out as well (`sharding.py`), all run equally many micro-batches, some of them for company only.
 
 Shapes: B queries of the global batch, C passages as drawn (B groups of G, positive first), U distinct texts,
 D dimension. A passage that was drawn twice is encoded once and counts twice: the loss gathers C columns from
@@ -104,21 +105,26 @@ def cached_backward(
     budget_tokens: padded tokens of a micro-batch; it bounds memory and changes nothing else but rounding. The
     texts that need a gradient are planned once, so that both passes run the same micro-batches.
     graph_bytes: a batch whose graph takes no more keeps it and spares the second pass; 0: none does. What the graph
-    takes is reckoned from its first micro-batch, the longest texts. Each process decides for its own share.
+    takes is reckoned from its first micro-batch, the longest texts. Each process decides for its own share; none
+    keeps it where the weights are sharded.
     ranks: the processes that share the texts out; all end with the whole gradient. The weights must come without one.
     If the loss is not finite the weights get no gradient: look before you step.
-    Raises torch.OutOfMemoryError in every process if it came in one, with the gradient half done.
+    Raises torch.OutOfMemoryError in every process if it came in one (see `Ranks.together`), with the gradient half
+    done.
     """
     lengths = np.array([len(row) for row in texts.ids])
     trained, measured = (
-        [rows[inner] for inner in plan(lengths[rows], budget_tokens)]
+        ranks.even([rows[inner] for inner in plan(lengths[rows], budget_tokens)])
         for rows in (ranks.share(texts.trained_rows, lengths), ranks.share(texts.measured_rows, lengths))
     )
 
     def embed(rows: Rows) -> Tensor:
+        if not rows.size:  # for company: the shortest text, whose vector nobody takes and whose gradient is 0
+            return _embed(encoder, texts.ids, np.array([lengths.argmin()]), bf16)[:0]
         return _embed(encoder, texts.ids, rows, bf16)
 
-    first, graph_kept = ranks.together(lambda: _first_pass(embed, trained, measured, lengths, graph_bytes))
+    allowed = 0 if ranks.sharded else graph_bytes
+    first, graph_kept = ranks.together(lambda: _first_pass(encoder, embed, trained, measured, lengths, allowed))
     vectors_UD = torch.zeros(len(texts.ids), encoder.dimension, dtype=encoder.vector_dtype, device=encoder.device)
     for rows, vectors_BD in zip([*trained, *measured], first, strict=True):
         vectors_UD[torch.from_numpy(rows)] = vectors_BD.detach()
@@ -144,6 +150,7 @@ def cached_backward(
 
 
 def _first_pass(
+    encoder: Encoder,
     embed: Callable[[Rows], Tensor],
     trained: Sequence[Rows],
     measured: Sequence[Rows],
@@ -154,7 +161,7 @@ def _first_pass(
     vectors: list[Tensor] = []
     kept = graph_bytes > 0
     if kept and trained:
-        memory = GraphMemory()
+        memory = GraphMemory(encoder.model)
         with memory.counting():
             vectors.append(embed(trained[0]))
         sizes = [len(rows) * int(lengths[rows].max()) for rows in trained]
@@ -169,6 +176,8 @@ def _first_pass(
 
 
 def _embed(encoder: Encoder, ids: Sequence[TokenIds], rows: Rows, bf16: bool) -> Tensor:
-    autocast = torch.autocast(encoder.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+    autocast: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if bf16:  # a weight is cast once in a pass: a cache would but hold a copy of them all
+        autocast = torch.autocast(encoder.device.type, torch.bfloat16, cache_enabled=False)
     with autocast:
         return encoder.embed([ids[row] for row in rows])

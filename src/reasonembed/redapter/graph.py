@@ -1,19 +1,22 @@
-"""How much memory the graph of a forward pass holds for its backward pass."""
+"""How much memory the graph of a forward pass holds for its backward pass, and how it holds less."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class GraphMemory:
-    """`size_bytes`: what the passes run under `counting` keep, each storage once, weights apart."""
+    """`size_bytes`: what the passes of `model` run under `counting` keep, each storage once, its weights apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self._sizes: dict[int, int] = {}
+        self._weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
     @property
     def size_bytes(self) -> int:
@@ -25,8 +28,8 @@ class GraphMemory:
         """While it lasts, what autograd saves is counted; nothing else changes."""
 
         def count(tensor: Tensor) -> Tensor:
-            if not (tensor.is_leaf and tensor.requires_grad):  # a weight is there anyway
-                storage = tensor.untyped_storage()
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self._weights:  # a weight, frozen or not, is there anyway
                 self._sizes[storage.data_ptr()] = storage.nbytes()
             return tensor
 
@@ -34,8 +37,21 @@ class GraphMemory:
             yield
 
 
+def checkpoint_activations(layers: Iterable[nn.Module]) -> None:
+    """From now on the graph keeps the input of each layer only; the backward pass runs the layer again (Chen et al.
+    2016, arXiv:1604.06174). Gradients are the same.
+
+    Our choice: torch's `checkpoint` around each layer. The switch of transformers acts in training mode alone, which
+    would bring dropout, whose random numbers the passes would have to share.
+    """
+    for layer in layers:
+        layer.forward = functools.partial(  # inside the layer's hooks, which run once
+            checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
+        )
+
+
 def _same(tensor: Tensor) -> Tensor:
     return tensor
 
 
-__all__ = ["GraphMemory"]
+__all__ = ["GraphMemory", "checkpoint_activations"]

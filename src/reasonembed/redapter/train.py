@@ -20,16 +20,17 @@ import torch
 
 from reasonembed.beir import Collection
 from reasonembed.encoder.frozen import FrozenStates
-from reasonembed.encoder.lora import add_lora, train_last_layers
+from reasonembed.encoder.lora import add_lora, layer_stack, train_last_layers
 from reasonembed.encoder.model import Encoder
 from reasonembed.errors import ConfigError, InputError, ReasonEmbedError, StorageError, shown
 from reasonembed.files import sha256_json, write_json
 from reasonembed.redapter.batches import Batch, check_weights, epoch_batches
-from reasonembed.redapter.checkpoint import newest_checkpoint, restore, save_checkpoint
+from reasonembed.redapter.checkpoint import newest_checkpoint, restore, save_checkpoint, trained_weights
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample, from_examples, read_released
 from reasonembed.redapter.gather import Ranks, join_ranks
 from reasonembed.redapter.gradcache import BatchTexts, StepOutcome, cached_backward, tokenize_batch
+from reasonembed.redapter.graph import checkpoint_activations
 from reasonembed.redapter.log import StepRecord, TrainLog, ValidationRecord, make_record, total
 from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.objective import batch_loss
@@ -41,6 +42,7 @@ from reasonembed.redapter.receipt import (
     refuse_change,
 )
 from reasonembed.redapter.result import LOG_FILE, TrainResult, model_prompts, save_result
+from reasonembed.redapter.sharding import shard_model, whole, whole_tensors
 from reasonembed.redapter.stop import TrainingStopped, stop_signals
 from reasonembed.redapter.validation import Validation, validation_hash
 
@@ -105,7 +107,7 @@ def train(
     collections = validation or {}
     _check(examples, config, collections)
     receipt = make_receipt(examples, base, config, validation_hash=validation_hash(collections))
-    ranks = join_ranks()
+    ranks = join_ranks(shard=config.shard)
     manifest = read_manifest(out)
     if not resume:
         if ranks.first:
@@ -117,14 +119,16 @@ def train(
     course = Validation(collections, config, prompts=prompts, work=work, ranks=ranks, validated=validated)
     training = _prepare(base, config, receipt, frozen, course)
     log = _run(training, examples, progress)
-    training.encoder.frozen = None  # from here on the model is a model like any other
+    weights = whole_tensors(trained_weights(training.encoder.model), keep=ranks.first) if ranks.sharded else None
     if log:
+        encoder = _with_weights(base, config, weights) if weights else training.encoder
+        encoder.frozen = None  # from here on the model is a model like any other
         totals = total(log.records)
         if totals.truncated:
             logger.warning("%d texts were longer than the limit and were cut (counted at each use).", totals.truncated)
-        course.restore_best(training.encoder)
+        course.restore_best(encoder)
         logs = [log.path, *course.logs]
-        save_result(training.encoder, out, examples, config, receipt, totals, logs, validation=course.summary)
+        save_result(encoder, out, examples, config, receipt, totals, logs, validation=course.summary)
         if not keep_work:
             shutil.rmtree(work, ignore_errors=True)
     ranks.wait()
@@ -185,7 +189,7 @@ def train_step(training: Training, batch: Batch, *, step: int, learning_rate: fl
     texts = tokenize_batch(encoder, batch, config)  # U distinct texts, each once
     outcome = _gradient(training, texts, batch, step=step)
     trained = [parameter for parameter in encoder.model.parameters() if parameter.grad is not None]
-    norm = float(torch.nn.utils.clip_grad_norm_(trained, config.gradient_clip or math.inf)) if trained else 0.0
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(trained, config.gradient_clip or math.inf))) if trained else 0.0
     if training.ranks.largest(not math.isfinite(float(outcome.losses.loss)) or not math.isfinite(norm)):
         _stop_diverged(training, batch, outcome.losses.loss_B.tolist(), norm, step=step)
     for group in optimizer.param_groups:
@@ -220,8 +224,14 @@ def _gradient(training: Training, texts: BatchTexts, batch: Batch, *, step: int)
                 bf16=config.bf16,
                 ranks=training.ranks,
             )
-        except torch.OutOfMemoryError:
-            pass  # what the attempt holds is let go with the exception: the next one starts after this block
+        except torch.OutOfMemoryError as error:
+            if training.ranks.sharded:
+                raise ReasonEmbedError(
+                    f"memory ran out, and with sharded weights the step cannot be repeated in smaller pieces while the "
+                    f"other processes wait. Lower micro_batch_tokens, which is {memory.budget_tokens:,}, or set "
+                    f"activation_checkpointing; the same command goes on from the last checkpoint."
+                ) from error
+            # what the attempt holds is let go with the exception: the next one starts after this block
         training.optimizer.zero_grad(set_to_none=True)
         memory.halve(longest_tokens=max(len(row) for row in texts.ids))
         if training.ranks.first:
@@ -237,23 +247,42 @@ def _prepare(
 ) -> Training:
     ranks = validation.ranks
     torch.manual_seed(config.seed)
-    encoder = Encoder.load(base, device=str(ranks.device), pooling=config.pooling)
+    encoder = _load(base, config, device=str(ranks.device))
     if max(config.matryoshka_dims, default=0) > encoder.dimension:
         raise InputError(
             f"matryoshka_dims asks for {max(config.matryoshka_dims)} dimensions and {receipt.base} has "
             f"{encoder.dimension}. Choose fewer; all {encoder.dimension} are trained anyway."
         )
+    if config.train_layers is not None and not ranks.sharded:  # which keeps all processes in step, also below
+        encoder.keep_frozen(config.train_layers, frozen)
+    ranks.same_weights(encoder.model)  # adapters begin at random
+    if config.activation_checkpointing:
+        checkpoint_activations(layer_stack(encoder.model)[-(config.train_layers or 0) :])
+    if ranks.sharded:
+        shard_model(encoder.model, ranks)
+    optimizer = make_optimizer(encoder.model, config)
+    return Training(encoder, optimizer, ranks, StepMemory(config), config, receipt, validation.work, validation)
+
+
+def _load(base: str | Path, config: TrainConfig, *, device: str) -> Encoder:
+    """The base model, with room for the texts' tokens, and what of it trains requiring a gradient."""
+    encoder = Encoder.load(base, device=device, pooling=config.pooling)
     wanted = max(encoder.max_tokens, config.max_query_tokens, config.max_passage_tokens)
     encoder.max_tokens = min(wanted, encoder.position_limit or wanted)
     if config.lora is not None:
         encoder.model = add_lora(encoder.model, config.lora)
     else:
         train_last_layers(encoder.model, config.train_layers)
-        if config.train_layers is not None:
-            encoder.keep_frozen(config.train_layers, frozen)
-    ranks.same_weights(encoder.model)  # adapters begin at random
-    optimizer = make_optimizer(encoder.model, config)
-    return Training(encoder, optimizer, ranks, StepMemory(config), config, receipt, validation.work, validation)
+    return encoder
+
+
+def _with_weights(base: str | Path, config: TrainConfig, weights: Mapping[str, torch.Tensor]) -> Encoder:
+    """The base model anew, with `weights` for those that train: what a sharded training is saved from."""
+    encoder = _load(base, config, device="cpu")
+    with torch.no_grad():
+        for name, parameter in trained_weights(encoder.model).items():
+            parameter.copy_(weights[name])
+    return encoder
 
 
 def _batches(examples: Sequence[TrainingExample], config: TrainConfig, epoch: int) -> list[Batch]:
@@ -302,19 +331,19 @@ def _check(examples: Sequence[TrainingExample], config: TrainConfig, validation:
 def _save_checkpoint(training: Training, step: int) -> None:
     """The first process writes; the others wait, so that none ends before the checkpoint is whole."""
     model, optimizer, memory = training.encoder.model, training.optimizer, training.memory
-    if training.ranks.first:
-        keep = training.config.keep_checkpoints
-        save_checkpoint(
-            training.work,
-            step,
-            training.receipt,
-            model,
-            optimizer,
-            keep=keep,
-            memory=memory,
-            validations=training.validation.records,
-            best=training.validation.best,
-        )
+    keep, first = training.config.keep_checkpoints, training.ranks.first
+    save_checkpoint(
+        training.work,
+        step,
+        training.receipt,
+        model,
+        optimizer,
+        keep=keep,
+        memory=memory,
+        validations=training.validation.records,
+        best=training.validation.best,
+        write=first,
+    )
     training.ranks.wait()
 
 

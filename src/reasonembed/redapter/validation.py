@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 
 from reasonembed.beir import Collection
+from reasonembed.encoder.microbatch import plan
 from reasonembed.encoder.model import Encoder
 from reasonembed.evaluate.run import evaluate
 from reasonembed.files import sha256_json, write_jsonl
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 MEASURE = "nDCG@10"
 VALIDATION_LOG = "validation_log.jsonl"
 _WINDOW = 32768  # texts whose vectors are gathered at once: bounds what a GPU holds of a large corpus
+_FOR_COMPANY = [np.zeros(1, dtype=np.int32)]  # any text, where a process only keeps others company (`Ranks.even`)
 
 
 class Validation:
@@ -92,11 +94,11 @@ class Validation:
         mean = sum(per_domain.values()) / len(per_domain)
         record = ValidationRecord(step, mean, per_domain, time.perf_counter() - started)
         self.records.append(record)
-        if self.ranks.first:
-            if best_of(self.records) is record:
-                self.best = save_weights(self.work / BEST, encoder.model)
-            self._write_log()
         best = best_of(self.records)
+        if best is record:
+            self.best = save_weights(self.work / BEST, encoder.model, write=self.ranks.first)
+        if self.ranks.first:
+            self._write_log()
         logger.info("Validated: %s.", standing(record, best))
         if self.ranks.first and self._validated:
             self._validated(record, best)
@@ -112,7 +114,7 @@ class Validation:
         self._write_log()
 
     def restore_best(self, encoder: Encoder) -> None:
-        """Give the model its best weights, in the first process."""
+        """Give the model, whole, its best weights, in the first process."""
         if self.best is None:
             return
         load_weights(self.best.path, encoder.model)
@@ -216,15 +218,12 @@ class _SharedEncoder:
 
     def _encode(self, texts: Sequence[str], prompt: str, max_tokens: int | None) -> npt.NDArray[np.float32]:
         own = self._ranks.share(np.arange(len(texts)), np.array([len(text) for text in texts]))
+        ids = self._encoder.tokenize([prompt + texts[row] for row in own], max_tokens)
         vectors_ND = torch.zeros(len(texts), self.dimension, device=self._ranks.device)
-        vectors_ND[torch.from_numpy(own)] = torch.from_numpy(
-            self._encoder.encode(
-                [texts[row] for row in own],
-                prompt=prompt,
-                max_tokens=max_tokens,
-                micro_batch_tokens=self._budget_tokens,
-            )
-        ).to(vectors_ND.device)
+        for rows in self._ranks.even(plan([len(row) for row in ids], self._budget_tokens)):
+            with torch.no_grad():  # not inference mode: sharded weights put together in it could not train
+                embedded_BD = self._encoder.embed([ids[row] for row in rows] or _FOR_COMPANY)
+            vectors_ND[torch.from_numpy(own[rows])] = embedded_BD[: len(rows)].float()
         gathered: npt.NDArray[np.float32] = self._ranks.gather_rows(vectors_ND).cpu().numpy()
         return gathered
 
