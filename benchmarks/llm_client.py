@@ -1,9 +1,11 @@
 """CPU per request of the chat client with 512 requests in flight: ours, journal included, beside AsyncOpenAI.
 
-    python benchmarks/llm_client.py [--requests 40960] [--in-flight 512] [--latency-s 0.5]
+    python benchmarks/llm_client.py [--requests 40960] [--peer-requests N] [--in-flight 512]
+        [--latency-s 0.5]
 
 A null server in a process of its own answers each request after a fixed latency. For each client the table
-shows the CPU time that its own process spent per request, and the share of what that latency allows.
+shows the CPU time that its own process spent per request, the share of what that latency allows, and the peak of its
+resident memory. --peer-requests 0 leaves the peer out, for a run of a million requests.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import multiprocessing
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,12 +30,14 @@ TEXT = "The ratio of the speeds decides; work it through with the angles given. 
 class Measured(NamedTuple):
     cpu_ms: float  # per request
     seconds: float
+    peak_mib: float  # of resident memory, the libraries included
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--requests", type=int, default=40960)
     parser.add_argument("--in-flight", type=int, default=512)
+    parser.add_argument("--peer-requests", type=int, help="default: a twentieth; it is some ten times slower")
     parser.add_argument("--latency-s", type=float, default=0.5)
     options = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")
@@ -40,30 +45,27 @@ def main() -> None:
     server = spawn.Process(target=serve, args=(there, options.latency_s), daemon=True)
     server.start()
     url = f"http://127.0.0.1:{here.recv()}/v1"
+    asked = options.peer_requests
+    if asked is None:
+        asked = max(options.in_flight, options.requests // 20)
     try:
         ours = in_child(spawn, run_ours, url, options.requests, options.in_flight)
-        peer = in_child(spawn, run_official, url, fewer(options), options.in_flight)
+        peer = in_child(spawn, run_official, url, asked, options.in_flight) if asked else None
     finally:
         server.terminate()
         server.join()
-    print_table(options, ours, peer)
+    print_table(options, {"reasonembed, with journal": (ours, options.requests), "AsyncOpenAI": (peer, asked)})
+    if peer:
+        print(f"AsyncOpenAI / ours: {peer.cpu_ms / ours.cpu_ms:.1f} x the CPU per request")
 
 
-def fewer(options: argparse.Namespace) -> int:
-    """The official client is some ten times slower: fewer requests give the same figure."""
-    return max(options.in_flight, options.requests // 20)
-
-
-def print_table(options: argparse.Namespace, ours: Measured, peer: Measured) -> None:
+def print_table(options: argparse.Namespace, clients: dict[str, tuple[Measured | None, int]]) -> None:
     print(f"{options.in_flight} in flight, server latency {options.latency_s} s")
-    print(f"{'client':<28}{'CPU ms/request':>16}{'share of the ideal':>20}")
-    for name, measured, requests in (
-        ("reasonembed, with journal", ours, options.requests),
-        ("AsyncOpenAI", peer, fewer(options)),
-    ):
-        ideal_s = requests / options.in_flight * options.latency_s
-        print(f"{name:<28}{measured.cpu_ms:>16.3f}{ideal_s / measured.seconds:>20.1%}")
-    print(f"AsyncOpenAI / ours: {peer.cpu_ms / ours.cpu_ms:.1f} x the CPU per request")
+    print(f"{'client':<28}{'requests':>12}{'CPU ms/request':>16}{'share of the ideal':>20}{'peak MiB':>10}")
+    for name, (measured, requests) in clients.items():
+        if measured:
+            share = requests / options.in_flight * options.latency_s / measured.seconds
+            print(f"{name:<28}{requests:>12,}{measured.cpu_ms:>16.3f}{share:>20.1%}{measured.peak_mib:>10.0f}")
 
 
 def in_child(spawn, work, *arguments) -> Measured:  # type: ignore[no-untyped-def]
@@ -101,7 +103,11 @@ def run_ours(url: str, requests: int, in_flight: int) -> Measured:
             answered = sum(1 for _ in door.replies(lambda: make_requests(50, requests), label="asking"))
             cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     assert answered == requests
-    return Measured(1000 * cpu / requests, wall)
+    return Measured(1000 * cpu / requests, wall, peak_mib())
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def run_official(url: str, requests: int, in_flight: int) -> Measured:
@@ -129,7 +135,7 @@ async def _run_official(url: str, requests: int, in_flight: int) -> Measured:
         await asyncio.gather(*(ask(number) for number in range(50)))
         cpu, wall = time.process_time(), time.perf_counter()
         await asyncio.gather(*(ask(number) for number in range(requests)))
-        return Measured(1000 * (time.process_time() - cpu) / requests, time.perf_counter() - wall)
+        return Measured(1000 * (time.process_time() - cpu) / requests, time.perf_counter() - wall, peak_mib())
 
 
 class NullServer(asyncio.Protocol):
