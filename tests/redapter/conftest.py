@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
 import pytest
 import torch
 
@@ -63,3 +70,18 @@ def _collection(domain: str) -> Collection:
 def collections() -> dict[str, Collection]:
     """A domain that is trained on, and one that is not."""
     return {"biology": _collection("biology"), "robotics": _collection("robotics")}
+
+
+@pytest.fixture(scope="session")
+def run_worlds() -> Callable[[Path, list[dict[str, Any]]], tuple[dict[str, list[int]], str]]:
+    """Runs jobs by `world.py`, which leaves what they compute in a folder: their exit codes, and what they said."""
+
+    def run(folder: Path, jobs: list[dict[str, Any]]) -> tuple[dict[str, list[int]], str]:
+        (folder / "jobs.json").write_bytes(msgspec.json.encode(jobs))
+        script = Path(__file__).with_name("world.py")
+        command = [sys.executable, str(script), str(folder / "jobs.json"), str(folder / "results.json")]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return msgspec.json.decode((folder / "results.json").read_bytes()), done.stderr
+
+    return run

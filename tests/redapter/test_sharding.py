@@ -5,9 +5,7 @@ Every world of processes is run once, by `world.py`; the tests look at what it l
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,6 +58,9 @@ def _cases() -> Iterator[tuple[str, str, str, TrainConfig]]:
 CASES = {name: (model, dtype, config) for name, model, dtype, config in _cases()}
 
 
+RunWorlds = Callable[[Path, list[dict[str, Any]]], tuple[dict[str, list[int]], str]]
+
+
 class Worlds(NamedTuple):
     """What the worlds left."""
 
@@ -73,6 +74,7 @@ def worlds(
     tiny_models: dict[str, Path],
     rows: list[TrainingExample],
     collections: dict[str, Collection],
+    run_worlds: RunWorlds,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Worlds:
     folder = tmp_path_factory.mktemp("worlds")
@@ -120,12 +122,7 @@ def worlds(
     ]
     for size in (1, SIZE):
         (folder / f"steps-{size}").mkdir()
-    (folder / "jobs.json").write_bytes(msgspec.json.encode(jobs))
-    script = Path(__file__).with_name("world.py")
-    command = [sys.executable, str(script), str(folder / "jobs.json"), str(folder / "results.json")]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return Worlds(folder, msgspec.json.decode((folder / "results.json").read_bytes()), done.stderr)
+    return Worlds(folder, *run_worlds(folder, jobs))
 
 
 def _close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:

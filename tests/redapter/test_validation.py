@@ -51,6 +51,10 @@ def _scripted(monkeypatch: pytest.MonkeyPatch, scores: dict[int, float]) -> None
     monkeypatch.setattr(Validation, "_scores", lambda self, encoder, step, budget_tokens: {"biology": scores[step]})
 
 
+def _same_model(one: Path, other: Path) -> None:
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+
+
 def _log(folder: Path) -> list[ValidationRecord]:
     rows = read_jsonl(folder / VALIDATION_LOG, ValidationRecord)
     return [msgspec.structs.replace(row, seconds=0) for row in rows]
@@ -255,8 +259,7 @@ def test_a_signal_at_the_step_that_ends_patience_leaves_nothing_to_do_but_save(
     train(examples, tiny_models["bert"], tmp_path / "cut", config, validation=collections, **options)
     assert more == []
     train(examples, tiny_models["bert"], tmp_path / "whole", config, validation=collections)
-    one, other = (tmp_path / out / "model.safetensors" for out in ("whole", "cut"))
-    assert one.read_bytes() == other.read_bytes()
+    _same_model(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_a_better_score_that_a_kill_undid_leaves_the_best_weights_before_it(
@@ -278,8 +281,7 @@ def test_a_better_score_that_a_kill_undid_leaves_the_best_weights_before_it(
         with pytest.raises(_Killed):
             run(out, {0: 0.2, 3: 0.3, 6: 0.9}, **kill)
         run(out, after, keep_work=True)
-        one, other = (tmp_path / name / "model.safetensors" for name in ("whole", out))
-        assert one.read_bytes() == other.read_bytes()
+        _same_model(tmp_path / "whole", tmp_path / out)
         assert not list((tmp_path / f"{out}.training").glob(".tmp*"))
 
 
@@ -301,8 +303,7 @@ def test_best_weights_that_are_damaged_in_a_checkpoint_are_noticed(
         train(examples, tiny_models["bert"], tmp_path / "cut", CONFIG, validation=collections)
     assert any("best.safetensors is not what was written" in record.message for record in caplog.records)
     train(examples, tiny_models["bert"], tmp_path / "whole", CONFIG, validation=collections)
-    one, other = (tmp_path / out / "model.safetensors" for out in ("whole", "cut"))
-    assert one.read_bytes() == other.read_bytes()
+    _same_model(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_on_a_disk_without_links_the_best_weights_are_copied(
@@ -322,8 +323,7 @@ def test_on_a_disk_without_links_the_best_weights_are_copied(
     assert (tmp_path / "cut.training" / "step-00000006" / "best.safetensors").stat().st_nlink == 1
     for out in ("cut", "whole"):
         train(examples, tiny_models["bert"], tmp_path / out, CONFIG, **options)
-    one, other = (tmp_path / out / "model.safetensors" for out in ("whole", "cut"))
-    assert one.read_bytes() == other.read_bytes()
+    _same_model(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_validation_changes_no_step_and_keeps_no_states_of_its_documents(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,13 +83,10 @@ def save_checkpoint(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        for name, tensors in parts.items():
-            save_file(
-                {key: tensor.contiguous() for key, tensor in tensors.items()},
-                temporary / f"{name}.safetensors",
-            )
-            _sync(temporary / f"{name}.safetensors")
-        hashes = {f"{name}.safetensors": sha256_file(temporary / f"{name}.safetensors") for name in parts}
+        hashes = {
+            f"{name}.safetensors": _write_tensors(temporary / f"{name}.safetensors", tensors)
+            for name, tensors in parts.items()
+        }
         if best is not None:
             same_file(best.path, temporary / BEST)
             hashes[BEST] = best.sha256
@@ -160,13 +157,18 @@ def save_weights(path: Path, model: nn.Module, *, write: bool = True) -> SavedWe
     temporary = path.with_name(f".tmp-{path.name}")
     try:
         temporary.unlink(missing_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
-        _sync(temporary)
-        saved = SavedWeights(path, sha256_file(temporary))
+        saved = SavedWeights(path, _write_tensors(temporary, weights))
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"cannot write the weights {path}: {error}. Free some space and try again.") from error
     return saved
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write them through to the disk; the file's hash."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    _sync(path)
+    return sha256_file(path)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

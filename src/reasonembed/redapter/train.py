@@ -63,16 +63,24 @@ logger = logging.getLogger(__name__)
 
 
 class Training(NamedTuple):
-    """What a running training holds; `work` is where its checkpoints and log lie."""
+    """What a running training holds."""
 
     encoder: Encoder
     optimizer: torch.optim.Optimizer
-    ranks: Ranks
     memory: StepMemory
     config: TrainConfig
     receipt: Receipt
-    work: Path
     validation: Validation
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self.validation.ranks
+
+    @property
+    def work(self) -> Path:
+        """Where checkpoints and log lie."""
+        return self.validation.work
 
 
 def train(
@@ -261,7 +269,7 @@ def _prepare(
     if ranks.sharded:
         shard_model(encoder.model, ranks)
     optimizer = make_optimizer(encoder.model, config)
-    return Training(encoder, optimizer, ranks, StepMemory(config), config, receipt, validation.work, validation)
+    return Training(encoder, optimizer, StepMemory(config), config, receipt, validation)
 
 
 def _load(base: str | Path, config: TrainConfig, *, device: str) -> Encoder:
