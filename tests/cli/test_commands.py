@@ -115,7 +115,7 @@ def test_training_ends_with_base_against_trained_on_the_held_out_queries(workspa
     folder = workspace.parent.parent
     planned = reasonembed(*arguments, "--dry-run", cwd=folder)
     assert re.search(r"biology +2\d +2 +11 +2", planned.stdout), planned.stdout + planned.stderr
-    validation = ["--validation", workspace / "biology/holdout", "--validate-every-steps", "0", "--patience", "9"]
+    validation = ["--validation", workspace / "biology/holdout", "--validate-every-steps", "0"]
     done = reasonembed(*arguments, *validation, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^weights  after step \d, the best of 2 validations: nDCG@10 0\.\d+, base 0\.", done.stdout, re.M)
@@ -159,6 +159,10 @@ def test_evaluate_scores_a_trec_run_without_a_model_and_prints_the_protocol(tmp_
         (["evaluate", "-B", str(BIOLOGY), "--model", str(BIOLOGY)], "model"),
         (["train", "nowhere", "--base", "minilm", "--out", "m"], "there is no nowhere"),
         (["train", str(BIOLOGY), "--base", "minilm", "--out", "m", "--patience", "0"], "patience is 0"),
+        (
+            ["train", "d", "--validate-every-steps", "0", "--patience", "9", "--base", "minilm", "--out", "m"],
+            "validate_every_steps is 0",
+        ),
         (["show", "nowhere"], "no finished examples"),
         (["search", str(BIOLOGY), " "], "the query is empty"),
     ],

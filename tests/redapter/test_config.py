@@ -57,6 +57,15 @@ def test_an_option_that_contradicts_another_is_refused_by_name(key: str, value: 
     assert getattr(build(TrainConfig, {key: value}, where="train.toml"), key) == value
 
 
+def test_patience_without_validations_between_first_and_last_step_is_refused() -> None:
+    message = (
+        r"train\.toml: patience is 3 and validate_every_steps is 0: .*Raise validate_every_steps, or leave patience"
+    )
+    with pytest.raises(ConfigError, match=message):
+        build(TrainConfig, {"patience": 3, "validate_every_steps": 0}, where="train.toml")
+    assert build(TrainConfig, {"validate_every_steps": 0}, where="train.toml").patience is None
+
+
 def test_passages_of_a_query_alone_need_others_in_the_batch() -> None:
     assert TrainConfig(group_size=1, global_queries=2).group_size == 1
     with pytest.raises(ConfigError, match="nothing would be a negative"):

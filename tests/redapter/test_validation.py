@@ -28,7 +28,7 @@ from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.log import StepRecord, ValidationRecord, read_log
 from reasonembed.redapter.receipt import read_manifest
 from reasonembed.redapter.train import TrainConfig, TrainingStopped, train
-from reasonembed.redapter.validation import VALIDATION_LOG, Validation, best_of, without_gain
+from reasonembed.redapter.validation import VALIDATION_LOG, Validation, best_of, warn_of_idle_patience, without_gain
 from reasonembed.search.systems import DenseSystem
 
 CONFIG = TrainConfig(
@@ -175,6 +175,44 @@ def test_patience_ends_the_training_and_says_so(
     whole = msgspec.structs.replace(CONFIG, validate_every_steps=6, patience=1)
     to_the_end = train(examples, tiny_models["bert"], tmp_path / "n", whole, validation=collections)
     assert to_the_end.validation is not None and not to_the_end.validation.stopped_early, "there was no step left"
+
+
+@pytest.mark.parametrize(
+    ("patience", "every", "said"),
+    [
+        (3, 4, "with validate_every_steps = 4 so many validations take 12 steps, and 12 are planned. Set "
+               "validate_every_steps to 3 or less"),
+        (11, 50, "take 550 steps, and 12 are planned. Set validate_every_steps to 1 or less"),
+        (12, 1, "take 12 steps, and 12 are planned. Train for more steps, or leave patience out."),
+        (11, 1, None),
+        (3, 3, None),
+    ],
+)  # fmt: skip
+def test_patience_that_the_planned_steps_cannot_use_up_is_warned_of(
+    patience: int, every: int, said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever is warned could not have been stopped, and who is not could: tried with scores that only fall."""
+    config = msgspec.structs.replace(CONFIG, validate_every_steps=every, patience=patience)
+    warn_of_idle_patience(config, 12)
+    assert [record.message for record in caplog.records if said and said in record.message] == caplog.messages
+    assert len(caplog.messages) == (said is not None)
+    falling = [-float(step) for step in range(0, 12, every)]  # all validations that precede a step
+    assert (without_gain(_records(*falling)) >= patience) == (said is None)
+
+
+def test_training_warns_of_idle_patience_before_its_first_step(
+    tiny_models: dict[str, Path],
+    examples: list[TrainingExample],
+    collections: dict[str, Collection],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _scripted(monkeypatch, {0: 0.1})
+    config = msgspec.structs.replace(CONFIG, validate_every_steps=50, patience=1)
+    with pytest.raises(_Killed):
+        train(examples, tiny_models["bert"], tmp_path / "m", config, validation=collections, progress=_kill_at(1))
+    assert any("patience is 1 and can end nothing" in message for message in caplog.messages)
 
 
 class _Killed(Exception):

@@ -121,6 +121,11 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             "at least 1",
         )
         _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1")
+        if self.patience is not None and self.validate_every_steps == 0:
+            raise ValueError(
+                f"patience is {self.patience} and validate_every_steps is 0: between the first step and the last "
+                f"nothing is validated that could end the training. Raise validate_every_steps, or leave patience out."
+            )
         _require(self.mask_margin is None or self.mask_margin >= 0, "mask_margin", self.mask_margin, "0 or more")
         _require(
             all(size >= 1 for size in self.matryoshka_dims)

@@ -44,7 +44,7 @@ from reasonembed.redapter.receipt import (
 from reasonembed.redapter.result import LOG_FILE, TrainResult, model_prompts, save_result
 from reasonembed.redapter.sharding import shard_model, whole, whole_tensors
 from reasonembed.redapter.stop import TrainingStopped, stop_signals
-from reasonembed.redapter.validation import Validation, validation_hash
+from reasonembed.redapter.validation import Validation, validation_hash, warn_of_idle_patience
 
 __all__ = [
     "LOG_FILE",
@@ -159,6 +159,8 @@ def _run(
     steps = per_epoch * config.epochs
     done = _resume(training)
     log = TrainLog(training.work / LOG_FILE, steps_done=done) if ranks.first else None
+    if ranks.first:
+        warn_of_idle_patience(config, steps)
     with stop_signals() as caught:
         _validate(training, done, steps)
         for batch in _batches_from(examples, config, done, per_epoch):

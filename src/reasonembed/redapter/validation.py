@@ -181,6 +181,24 @@ def without_gain(records: Sequence[ValidationRecord]) -> int:
     return len(records) - 1 - records.index(best_of(records))
 
 
+def warn_of_idle_patience(config: TrainConfig, steps: int) -> None:
+    """Log it if `patience` validations after the first one, which precedes all steps, leave no step to spare."""
+    patience, every = config.patience, config.validate_every_steps
+    if patience is None or patience * every < steps:
+        return
+    often_enough = (steps - 1) // patience
+    cure = f"Set validate_every_steps to {often_enough} or less" if often_enough else "Train for more steps"
+    logger.warning(
+        "patience is %d and can end nothing: with validate_every_steps = %d so many validations take %d steps, and %d "
+        "are planned. %s, or leave patience out.",
+        patience,
+        every,
+        patience * every,
+        steps,
+        cure,
+    )
+
+
 def standing(last: ValidationRecord, best: ValidationRecord) -> str:
     """Where the validations stand, in words: the last score, its domains where there are several, the best one."""
     domains = ", ".join(f"{name} {score:.4f}" for name, score in last.per_domain.items())
@@ -228,4 +246,13 @@ class _SharedEncoder:
         return gathered
 
 
-__all__ = ["MEASURE", "VALIDATION_LOG", "Validation", "best_of", "standing", "validation_hash", "without_gain"]
+__all__ = [
+    "MEASURE",
+    "VALIDATION_LOG",
+    "Validation",
+    "best_of",
+    "standing",
+    "validation_hash",
+    "warn_of_idle_patience",
+    "without_gain",
+]
