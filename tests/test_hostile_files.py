@@ -34,7 +34,10 @@ from reasonembed.llm.journal import Journal
 from reasonembed.llm.prices import load_prices
 from reasonembed.llm.reply_rows import BadRow, RowFormat, _checksum
 from reasonembed.manifest import read_manifest
+from reasonembed.redapter.checkpoint import newest_checkpoint
 from reasonembed.redapter.data import read_released
+from reasonembed.redapter.log import read_log
+from reasonembed.redapter.receipt import read_manifest as read_training_manifest
 from reasonembed.remixer.config import SynthesisConfig
 from reasonembed.trec import read_trec_qrels, read_trec_run
 
@@ -63,6 +66,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "prices": ("p.toml", load_prices),
     "journal": ("journal.sqlite", lambda path: Journal(path).close()),
     "manifest": ("manifest.json", lambda path: read_manifest(path.parent)),
+    "training manifest": ("manifest.json", lambda path: read_training_manifest(path.parent)),
     "search results": ("r.json", read_search_results),
     "run": ("r.trec", read_trec_run),
     "qrels": ("q.qrels", read_trec_qrels),
@@ -197,6 +201,16 @@ def test_deep_json_in_a_model_folder_is_refused(tmp_path: Path) -> None:
         read_model_folder(tmp_path)
 
 
+def test_deep_json_in_a_checkpoint_is_damage_and_in_a_training_log_no_step(tmp_path: Path) -> None:
+    state = tmp_path / "step-00000001" / "state.json"
+    state.parent.mkdir()
+    state.write_text('{"step": 1, "receipt": {"config": {"loss": ' + DEEP)
+    with pytest.raises(ReasonEmbedError, match=r"step-00000001 is damaged: state\.json cannot be read .*resume=False"):
+        newest_checkpoint(tmp_path)
+    (tmp_path / "log.jsonl").write_text('{"step": ' + DEEP)
+    assert read_log(tmp_path / "log.jsonl") == []
+
+
 def pack(suffix: str, piece: bytes, times: int) -> bytes:
     if suffix == ".gz":
         compressor = __import__("zlib").compressobj(9, wbits=31)
@@ -289,7 +303,8 @@ def test_the_longest_text_of_a_parquet_file_is_bounded(tmp_path: Path, monkeypat
 def test_a_journals_reply_that_unpacks_to_more_than_a_reply_is_damage() -> None:
     row = RowFormat().pack(b"k" * 32, Reply("id", "text"), model="m", answered_at=1.0)
     unsized = zstandard.ZstdCompressor(write_content_size=False).compress(msgspec.json.encode({"text": "a"}))
-    for body in (zstandard.compress(b'{"text":"' + b"a" * (65 * MiB) + b'"}'), unsized, b"no zstd"):
+    deep = zstandard.compress(b'{"text":"a","more":' + DEEP.encode())
+    for body in (zstandard.compress(b'{"text":"' + b"a" * (65 * MiB) + b'"}'), unsized, b"no zstd", deep):
         altered = row._replace(body=body)
         altered = altered._replace(checksum=_checksum(altered))  # whoever alters it can do that too
         with pytest.raises(BadRow):

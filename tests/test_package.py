@@ -90,5 +90,24 @@ def test_nothing_in_the_package_unpickles_or_evaluates() -> None:
                     assert (node.func.value.id, node.func.attr) != ("torch", "load"), path
 
 
+def test_whoever_expects_broken_json_expects_it_nested_without_end_too() -> None:
+    """S6: msgspec's decoder raises RecursionError on that, which is no DecodeError."""
+    expecting = 0
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if "DecodeError" in (caught := _caught(node)):
+                expecting += 1
+                assert "RecursionError" in caught, f"{path}: {caught}"
+    assert expecting > 5, "the names are still spelled so"
+
+
+def _caught(node: ast.AST) -> list[str]:
+    """The names of the exceptions that an `except` catches; those of several are in a tuple."""
+    if not isinstance(node, ast.ExceptHandler) or node.type is None:
+        return []
+    kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+    return [kind.attr if isinstance(kind, ast.Attribute) else getattr(kind, "id", "") for kind in kinds]
+
+
 def _is_true(value: ast.expr) -> bool:
     return not (isinstance(value, ast.Constant) and value.value is False)

@@ -121,6 +121,7 @@ def test_what_may_pass_is_tried_again_and_a_429_uses_up_no_attempt(encoder: Any,
         (lambda body, n: {"data": "none"}, "cannot be read"),
         (lambda body, n: {"data": [{"index": 0, "embedding": "%%%"}]}, "cannot be read"),
         (lambda body, n: web.Response(text='{"data": ['), "cannot be read"),
+        (lambda body, n: web.Response(text='{"more": ' + "[" * 100_000), "cannot be read"),
     ],
 )  # fmt: skip
 def test_an_endpoint_that_gives_other_than_one_vector_for_each_text_is_named(

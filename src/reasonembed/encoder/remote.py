@@ -187,7 +187,7 @@ class EndpointEncoder:
         try:
             items = sorted(msgspec.json.decode(content, type=_Response).data, key=lambda item: item.index)
             rows = [_numbers(item.embedding) for item in items]
-        except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, ValueError) as error:
+        except (msgspec.DecodeError, binascii.Error, ValueError, RecursionError) as error:
             raise self._broken(f"its answer cannot be read ({error})") from error
         if [item.index for item in items] != list(range(count)):
             raise self._broken(f"it gave {len(items)} vectors for {count} texts")

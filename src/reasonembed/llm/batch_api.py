@@ -223,7 +223,7 @@ class BatchApi:
     def _decoded(self, content: bytes, kind: Any) -> Any:
         try:
             return msgspec.json.decode(content, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             start = shown(content[:100].decode("utf-8", "replace"))
             raise EndpointError(
                 f"{self._backend.endpoint.url} does not speak OpenAI's batch interface ({error}): {start}. Leave "

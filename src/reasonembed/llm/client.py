@@ -247,7 +247,7 @@ class HttpBackend:
                 await asyncio.sleep(self.pause_s(Again(cause), trial))
             try:
                 return await self._list_models()
-            except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError) as error:
+            except (aiohttp.ClientError, OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 cause = _plain(error)
         raise EndpointError(
             f"{self.endpoint.models_url} does not answer: {cause}. Start the server, check the address, or "

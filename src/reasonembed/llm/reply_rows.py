@@ -82,7 +82,8 @@ class RowFormat:
             if row.failure:
                 failure = msgspec.convert({"kind": row.failure, "detail": body.detail}, Failure)
             custom_id = row.custom_id.decode("utf-8", "surrogatepass")
-        except (ValueError, TypeError, AttributeError, msgspec.MsgspecError, zstandard.ZstdError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError, zstandard.ZstdError) as error:
+            # msgspec's errors are ValueErrors
             raise BadRow(str(error)) from error
         usage = Usage(prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens)
         return Reply(custom_id=custom_id, text=body.text, usage=usage, failure=failure, thinking=body.thinking)

@@ -77,7 +77,7 @@ def make_app(
         try:
             body = msgspec.json.decode(raw, type=_ChatBody)
             request = _request(body, custom_id)
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             return _problem(400, f"this request cannot be read: {error}")
         if body.model != backend.model:
             return _problem(404, f"The model `{body.model}` does not exist.", code="model_not_found")

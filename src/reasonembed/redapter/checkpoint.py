@@ -219,7 +219,9 @@ def _verified(path: Path) -> State:
         for name, expected in state.sha256.items():
             if sha256_file(path / name) != expected:
                 raise DamageError(f"the checkpoint {path} is damaged: {name} is not what was written.")
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DamageError(f"the checkpoint {path} is damaged: {_STATE} cannot be read ({error}).") from error
+    except OSError as error:
         raise DamageError(f"the checkpoint {path} is damaged: {error}.") from error
     return state
 

@@ -154,7 +154,7 @@ def read_log(path: Path) -> list[StepRecord]:
     for _, line in read_lines(path):
         try:
             records.append(msgspec.json.decode(line, type=StepRecord))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             break
     return records
 

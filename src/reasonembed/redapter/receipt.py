@@ -90,7 +90,7 @@ def read_manifest(folder: Path) -> TrainManifest | None:
         raw = handle.read()
     try:
         return msgspec.json.decode(raw, type=TrainManifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"{path} cannot be read: {error}. Remove {folder} and train again.") from error
 
 
