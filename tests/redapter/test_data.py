@@ -111,7 +111,7 @@ def test_a_folder_gives_every_domain_and_a_domain_file_its_own_shape(tmp_path: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"neg": [], "neg_scores": None}, "no negatives"),
+        ({"neg": ["good", ""], "neg_scores": None}, "negative 2 of 2 is empty"),
         ({"pos": [], "pos_scores": []}, "no positives"),
         ({"pos": ["good", "  "]}, "positive 2 of 2 is empty"),
         ({"query": " "}, "the query is empty"),
@@ -138,6 +138,13 @@ def test_a_folder_or_file_without_examples_is_refused(tmp_path: Path) -> None:
         read_released(tmp_path)
     with pytest.raises(InputError, match="holds no examples"):
         read_released(_write(tmp_path))
+
+
+def test_an_example_without_negatives_is_read_and_is_no_matter_of_its_file(tmp_path: Path) -> None:
+    (row,) = read_released(_write(tmp_path, LINE | {"neg": [], "neg_scores": []}))
+    assert (row.negatives, row.negative_grades, row.group_size) == ((), (), 16) and row.is_graded
+    (mixed,) = from_examples([_example(negatives=())], _corpus(), load_domain("biology"))
+    assert mixed.negatives == () and mixed.group_size == 16
 
 
 def test_the_hash_of_the_data_ignores_row_order_and_nothing_else(tmp_path: Path) -> None:

@@ -170,7 +170,6 @@ def test_another_positive_of_the_query_is_no_negative_of_it(tmp_path: Path) -> N
         ({"anchor": "q", "query": "q", "positive": "p", "negative": "n"}, r"anchor or query \(one of them\)"),
         ({"question": "q", "positive": "p", "negative": "n"}, r"question, positive, negative; "),
         ({"anchor": "q", "negative": "n"}, r"anchor, negative; "),
-        ({"anchor": "q", "positive": "p"}, r"anchor, positive; negatives must .*need some mined first"),
         ({"query": "q", "positive": "p", "negative": "n", "negative_1": "m"}, r"negatives must stand in one way"),
     ],
 )
@@ -194,7 +193,6 @@ def test_parquet_is_refused_by_its_columns_alike(tmp_path: Path) -> None:
         (ANCHOR, {"negative": ""}, "negative 1 of 1 is empty"),
         (ANCHOR, {"negative": None}, r"Expected `str`, got `null` - at `\$\.negative`"),
         (ANCHOR, {"anchor": ""}, "the query is empty"),
-        (TEVATRON, {"negative_passages": []}, "no negatives"),
         (TEVATRON, {"positive_passages": []}, "no positives"),
         (TEVATRON, {"positive_passages": [{"title": "Only", "text": None}]}, r"positive_passages\[0\]\.text"),
     ],
@@ -205,6 +203,30 @@ def test_a_row_that_cannot_be_used_is_named_with_its_file_and_place(
     name, place = ("t.jsonl", "line 2") if write_file is write else ("t.parquet", "row 2")
     with pytest.raises(InputError, match=rf"{name}, {place}: .*{message}"):
         read_data(write_file(tmp_path / name, good, good | change))
+
+
+@pytest.mark.parametrize("write_file", [write, parquet])
+def test_pairs_without_negatives_are_read_and_trained_on_with_groups_of_one_alone(
+    tmp_path: Path, write_file: Any
+) -> None:
+    rows = [{"anchor": f"q{n}", "positive": f"p{n}"} for n in range(3)]
+    examples = read_data(write_file(tmp_path / ("t.jsonl" if write_file is write else "t.parquet"), *rows))
+    assert [row.positives for row in examples] == [("p0",), ("p1",), ("p2",)]
+    assert {(row.negatives, row.group_size) for row in examples} == {((), 2)}
+    (batch,) = epoch_batches(examples, seed=0, epoch=0, group_size=1)
+    assert sorted(batch.passages) == [("p0",), ("p1",), ("p2",)]
+    for group_size in (None, 2):
+        with pytest.raises(InputError, match=r"the example 't:1' of t: no negatives\. .*group_size = 1"):
+            epoch_batches(examples, seed=0, epoch=0, group_size=group_size)
+
+
+def test_a_row_without_negatives_among_others_is_the_one_that_is_named(tmp_path: Path) -> None:
+    examples = read_data(write(tmp_path / "t.jsonl", TEVATRON, TEVATRON | {"negative_passages": []}))
+    assert [(len(row.negatives), row.group_size) for row in examples] == [(3, 4), (0, 4)]
+    with pytest.raises(InputError, match=r"the example 't:2' of t: no negatives"):
+        epoch_batches(examples, seed=0, epoch=0)
+    (batch,) = epoch_batches(examples, seed=0, epoch=0, group_size=1)
+    assert not_negatives(batch).shape == (2, 2)
 
 
 def test_a_field_that_a_later_line_lacks_is_named(tmp_path: Path) -> None:

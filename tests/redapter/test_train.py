@@ -339,3 +339,16 @@ def test_what_cannot_be_trained_on_is_refused(
             train(examples, tiny_models["bert"], tmp_path / "taken", CONFIG, resume=resume)
     assert (tmp_path / "taken" / "thesis.txt").read_text() == "precious"
     assert train(bare, tiny_models["bert"], tmp_path / "m", _changed(loss="infonce", epochs=1)).totals.steps == 4
+
+
+def test_without_negatives_groups_of_one_train_as_if_there_were_some_and_larger_ones_are_refused_at_once(
+    tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path
+) -> None:
+    pairs = [msgspec.structs.replace(example, negatives=()) for example in examples]
+    config = _changed(epochs=1, group_size=1)
+    train(examples, tiny_models["bert"], tmp_path / "triples", config)
+    train(pairs, tiny_models["bert"], tmp_path / "pairs", config)
+    assert _equal(tmp_path / "triples", tmp_path / "pairs"), "their negatives were never drawn"
+    assert not _equal(tiny_models["bert"], tmp_path / "pairs"), "other queries' positives taught something"
+    with pytest.raises(InputError, match=r"'biology-0' of biology: no negatives\. .*group_size = 1 \(--group-size 1\)"):
+        train(pairs, tmp_path / "no model", tmp_path / "m", CONFIG)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -52,12 +52,13 @@ def epoch_batches(
     too few.
     group_size, global_queries: override the examples' own.  domain_weights: how many times an epoch visits each
     example of a domain, 1 where it is not named (`_rounds`); every epoch has as many batches as the first.
-    Raises InputError for a repeated id within a domain, or a domain whose examples disagree on their batch shape;
-    ConfigError for a weight of a domain that has no examples.
+    Raises InputError for a repeated id within a domain, a domain whose examples disagree on their batch shape, or what
+    `check_negatives` refuses; ConfigError for a weight of a domain that has no examples.
     """
     batches = []
     domains, weights = _by_domain(examples), domain_weights or {}
     check_weights(weights, domains)
+    check_negatives(examples, group_size)
     for domain, rows in domains.items():
         shapes = {(group_size or row.group_size, global_queries or row.global_queries) for row in rows}
         if len(shapes) > 1:
@@ -105,6 +106,20 @@ def check_weights(weights: Mapping[str, float], domains: Collection[str]) -> Non
             raise ConfigError(
                 f'domain_weights names "{name}", of which there are no examples{nearest(name, domains) or "."} The '
                 f"domains of the data: {', '.join(domains)}."
+            )
+
+
+def check_negatives(examples: Iterable[TrainingExample], group_size: int | None = None) -> None:
+    """Raise InputError if an example has no negative, and a group of its passages is to hold one.
+
+    group_size: overrides the examples' own.
+    """
+    for example in examples:
+        if not example.negatives and (group_size or example.group_size) > 1:
+            raise InputError(
+                f"the example {shown(example.example_id)} of {example.domain}: no negatives. Every example needs one "
+                f"positive and one negative at least; drop it, or set group_size = 1 (--group-size 1), which takes "
+                f"other queries' positives alone for negatives."
             )
 
 
@@ -162,5 +177,5 @@ def _by_domain(examples: Sequence[TrainingExample]) -> dict[str, list[TrainingEx
 def _draw(row: TrainingExample, group_size: int, seed: int, when: str) -> tuple[str, ...]:
     generator = random.Random(row_seed(seed, "draw", when, row.domain, row.example_id))
     wanted = group_size - 1
-    enough = row.negatives * -(-wanted // len(row.negatives))  # each as often as any other, within one
+    enough = row.negatives * -(-wanted // max(1, len(row.negatives)))  # each as often as any other, within one
     return (generator.choice(row.positives), *generator.sample(enough, wanted))

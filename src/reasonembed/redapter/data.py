@@ -65,8 +65,8 @@ def from_examples(
     """ReMixer's examples with their texts from `corpus`, batch shape and instruction from `domain`.
 
     allow_source: let a query's source stand among its positives, for the paper's ablation alone.
-    Raises InputError for an id that the corpus lacks, an example without a positive or a negative, or one
-    whose source or a copy of it stands among them (law 1).
+    Raises InputError for an id that the corpus lacks, an example without a positive, or one whose source or a copy of
+    it stands among its passages (law 1).
     """
     rows = []
     for example in examples:
@@ -100,8 +100,8 @@ def read_released(path: Path | str, domain: Domain | str | None = None) -> list[
     the file, and where the file has none from the shipped domain of that name (else `general`). The
     format names no source, so only annotated positives are kept from being negatives, and the texts whose
     hashes `analyze contamination --filter-out` left in `never_negative`. Raises InputError with file and line
-    for a broken line, a missing field, an empty text, or no positive or negative; and for a folder without such
-    files.
+    for a broken line, a missing field, an empty text, or no positive; and for a folder without such files. Whether an
+    example without negatives can be trained on is for `batches.check_negatives` to say.
     """
     path = Path(path)
     shared: dict[str, str] = {}
@@ -184,16 +184,12 @@ def _grades(scores: list[float] | None, expected: int, key: str, where: str) -> 
 
 
 def checked(row: TrainingExample, where: str) -> TrainingExample:
-    """`row`. Raises InputError, beginning with `where`, for an empty text, no positive or negative, or a shape out of
-    range.
-    """
+    """`row`. Raises InputError, beginning with `where`, for an empty text, no positive, or a shape out of range."""
     if not row.query.strip():
         raise InputError(f"{where}: the query is empty. Give it a text or drop the example.")
+    if not row.positives:
+        raise InputError(f"{where}: no positives. Every example needs one at least; drop it.")
     for kind, texts in (("positive", row.positives), ("negative", row.negatives)):
-        if not texts:
-            raise InputError(
-                f"{where}: no {kind}s. Every example needs one positive and one negative at least; drop it."
-            )
         for which, text in enumerate(texts, 1):
             if not text.strip():
                 raise InputError(f"{where}: {kind} {which} of {len(texts)} is empty. Give it a text or take it out.")

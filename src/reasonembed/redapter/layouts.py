@@ -34,7 +34,7 @@ _SIGNS = {
 _KNOWN = (
     f"{PUBLISHED} (prompt, query, reasoning_query, pos, neg), {TEVATRON} (query, positive_passages, "
     f"negative_passages), {COLUMNS} (anchor or query; positive; and negative, or negative_1, negative_2 and so on, or "
-    f"a list called negatives)"
+    f"a list called negatives, or none of these)"
 )
 _SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?$")  # the parts of a split, as `datasets` names them
 
@@ -73,10 +73,10 @@ def read_data(path: Path | str, domain: Domain | str | None = None) -> list[Trai
 
     domain: as for `read_released`. Without it the domain of triples is called after their file, and instruction and
     batch shape are those of the shipped domain of that name, else of `general`; but a group is no larger than the row
-    with most negatives can fill, unless a `Domain` says so. A row needs a negative of its own, as all training data do:
-    a group holds two passages at least, and its negatives are what its query was told apart from.
+    with most negatives can fill, and no smaller than two, unless a `Domain` says so. Rows without negatives, and files
+    without a column for them, are read too; `group_size = 1` alone trains on them (`batches.check_negatives`).
     Raises InputError for a layout that is not known for certain, naming the fields found; and with file and row for a
-    missing or mistyped field, an empty text, or no positive or negative.
+    missing or mistyped field, an empty text, or no positive.
     """
     return [example for file in data_files(Path(path)) for example in _read_file(file, domain)]
 
@@ -133,7 +133,7 @@ def _tevatron(path: Path) -> Iterator[_Triple]:
 
 
 def _columns(path: Path, names: Sequence[str]) -> Iterator[_Triple]:
-    """Rows with the columns of the first one; others are not read."""
+    """Rows with the columns of the first one, which may be none for negatives; others are not read."""
     query, negatives = _query_column(names, path), _negative_columns(names, path)
     fields: list[Any] = [("query", str, msgspec.field(name=query)), ("positive", str)]
     fields += [(name, list[str] if name == "negatives" else str) for name in negatives]
@@ -157,12 +157,12 @@ def _query_column(names: Sequence[str], path: Path) -> str:
 def _negative_columns(names: Sequence[str], path: Path) -> list[str]:
     numbered = sorted((name for name in names if re.fullmatch(r"negative_\d+", name)), key=lambda name: int(name[9:]))
     kinds = [kind for kind in (numbered, *([name] for name in ("negative", "negatives") if name in names)) if kind]
-    if len(kinds) != 1:
+    if len(kinds) > 1:
         raise InputError(
             f"{path} has the fields {', '.join(names)}; negatives must stand in one way: in negative, in negative_1, "
-            f"negative_2 and so on, or in a list called negatives. Pairs without negatives need some mined first."
+            f"negative_2 and so on, or in a list called negatives. Rename or drop the others."
         )
-    return kinds[0]
+    return kinds[0] if kinds else []
 
 
 def _examples(path: Path, triples: Iterator[_Triple], domain: Domain | str | None) -> list[TrainingExample]:
@@ -190,7 +190,7 @@ def _examples(path: Path, triples: Iterator[_Triple], domain: Domain | str | Non
         examples.append(checked(example, place(path, triple.number)))
     if not examples:
         raise InputError(f"{path} holds no examples. Put one JSON object on each line.")
-    fills = 1 + max(len(example.negatives) for example in examples)
+    fills = 1 + max(1, *(len(example.negatives) for example in examples))
     if isinstance(domain, Domain) or fills >= given.group_size:
         return examples
     return [msgspec.structs.replace(example, group_size=fills) for example in examples]

@@ -24,7 +24,7 @@ from reasonembed.encoder.lora import add_lora, layer_stack, train_last_layers
 from reasonembed.encoder.model import Encoder
 from reasonembed.errors import ConfigError, InputError, ReasonEmbedError, StorageError, shown
 from reasonembed.files import sha256_json, write_json
-from reasonembed.redapter.batches import Batch, check_weights, epoch_batches
+from reasonembed.redapter.batches import Batch, check_negatives, check_weights, epoch_batches
 from reasonembed.redapter.checkpoint import newest_checkpoint, restore, save_checkpoint, trained_weights
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample, from_examples, read_released
@@ -318,6 +318,7 @@ def _check(examples: Sequence[TrainingExample], config: TrainConfig, validation:
     if not examples:
         raise InputError("there are no training examples. Give a data file or a workspace that holds some.")
     check_weights(config.domain_weights, sorted({example.domain for example in examples}))
+    check_negatives(examples, config.group_size)
     if config.patience is not None and not validation:
         raise ConfigError(
             f"patience is {config.patience} and there is nothing to validate on. Give validation queries "
