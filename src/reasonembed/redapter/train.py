@@ -14,35 +14,26 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from reasonembed.beir import Collection
 from reasonembed.encoder.frozen import FrozenStates
-from reasonembed.encoder.lora import add_lora, layer_stack, train_last_layers
-from reasonembed.encoder.model import Encoder
-from reasonembed.errors import ConfigError, InputError, ReasonEmbedError, StorageError, shown
+from reasonembed.errors import InputError, ReasonEmbedError, StorageError
 from reasonembed.files import sha256_json, write_json
-from reasonembed.redapter.batches import Batch, check_negatives, check_weights, epoch_batches
+from reasonembed.redapter.batches import Batch, epoch_batches
 from reasonembed.redapter.checkpoint import newest_checkpoint, restore, save_checkpoint, trained_weights
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample, from_examples, read_released
-from reasonembed.redapter.gather import Ranks, join_ranks
+from reasonembed.redapter.gather import join_ranks
 from reasonembed.redapter.gradcache import BatchTexts, StepOutcome, cached_backward, tokenize_batch
-from reasonembed.redapter.graph import checkpoint_activations
 from reasonembed.redapter.log import StepRecord, TrainLog, ValidationRecord, make_record, total
-from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.objective import batch_loss
-from reasonembed.redapter.optimizer import learning_rate_at, make_optimizer
-from reasonembed.redapter.receipt import (
-    Receipt,
-    make_receipt,
-    read_manifest,
-    refuse_change,
-)
+from reasonembed.redapter.optimizer import learning_rate_at
+from reasonembed.redapter.prepare import Training, check_data, prepare, with_weights
+from reasonembed.redapter.receipt import make_receipt, read_manifest, refuse_change
 from reasonembed.redapter.result import LOG_FILE, TrainResult, model_prompts, save_result
-from reasonembed.redapter.sharding import shard_model, whole, whole_tensors
+from reasonembed.redapter.sharding import whole, whole_tensors
 from reasonembed.redapter.stop import TrainingStopped, stop_signals
 from reasonembed.redapter.validation import Validation, validation_hash, warn_of_idle_patience
 
@@ -60,27 +51,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-
-class Training(NamedTuple):
-    """What a running training holds."""
-
-    encoder: Encoder
-    optimizer: torch.optim.Optimizer
-    memory: StepMemory
-    config: TrainConfig
-    receipt: Receipt
-    validation: Validation
-
-    @property
-    def ranks(self) -> Ranks:
-        """The processes that train together."""
-        return self.validation.ranks
-
-    @property
-    def work(self) -> Path:
-        """Where checkpoints and log lie."""
-        return self.validation.work
 
 
 def train(
@@ -113,7 +83,7 @@ def train(
     out = Path(out_folder)
     work = out.with_name(out.name + ".training")
     collections = validation or {}
-    _check(examples, config, collections)
+    check_data(examples, config, collections)
     receipt = make_receipt(examples, base, config, validation_hash=validation_hash(collections))
     ranks = join_ranks(shard=config.shard)
     manifest = read_manifest(out)
@@ -125,11 +95,11 @@ def train(
         return TrainResult(out, out / LOG_FILE, manifest.totals, manifest.validation)
     prompts = model_prompts(examples, config)
     course = Validation(collections, config, prompts=prompts, work=work, ranks=ranks, validated=validated)
-    training = _prepare(base, config, receipt, frozen, course)
+    training = prepare(base, config, receipt, frozen, course)
     log = _run(training, examples, progress)
     weights = whole_tensors(trained_weights(training.encoder.model), keep=ranks.first) if ranks.sharded else None
     if log:
-        encoder = _with_weights(base, config, weights) if weights else training.encoder
+        encoder = with_weights(base, config, weights) if weights else training.encoder
         encoder.frozen = None  # from here on the model is a model like any other
         totals = total(log.records)
         if totals.truncated:
@@ -252,49 +222,6 @@ def _gradient(training: Training, texts: BatchTexts, batch: Batch, *, step: int)
             )
 
 
-def _prepare(
-    base: str | Path, config: TrainConfig, receipt: Receipt, frozen: FrozenStates | None, validation: Validation
-) -> Training:
-    ranks = validation.ranks
-    torch.manual_seed(config.seed)
-    encoder = _load(base, config, device=str(ranks.device))
-    if max(config.matryoshka_dims, default=0) > encoder.dimension:
-        raise InputError(
-            f"matryoshka_dims asks for {max(config.matryoshka_dims)} dimensions and {receipt.base} has "
-            f"{encoder.dimension}. Choose fewer; all {encoder.dimension} are trained anyway."
-        )
-    if config.train_layers is not None and not ranks.sharded:  # which keeps all processes in step, also below
-        encoder.keep_frozen(config.train_layers, frozen)
-    ranks.same_weights(encoder.model)  # adapters begin at random
-    if config.activation_checkpointing:
-        checkpoint_activations(layer_stack(encoder.model)[-(config.train_layers or 0) :])
-    if ranks.sharded:
-        shard_model(encoder.model, ranks)
-    optimizer = make_optimizer(encoder.model, config)
-    return Training(encoder, optimizer, StepMemory(config), config, receipt, validation)
-
-
-def _load(base: str | Path, config: TrainConfig, *, device: str) -> Encoder:
-    """The base model, with room for the texts' tokens, and what of it trains requiring a gradient."""
-    encoder = Encoder.load(base, device=device, pooling=config.pooling)
-    wanted = max(encoder.max_tokens, config.max_query_tokens, config.max_passage_tokens)
-    encoder.max_tokens = min(wanted, encoder.position_limit or wanted)
-    if config.lora is not None:
-        encoder.model = add_lora(encoder.model, config.lora)
-    else:
-        train_last_layers(encoder.model, config.train_layers)
-    return encoder
-
-
-def _with_weights(base: str | Path, config: TrainConfig, weights: Mapping[str, torch.Tensor]) -> Encoder:
-    """The base model anew, with `weights` for those that train: what a sharded training is saved from."""
-    encoder = _load(base, config, device="cpu")
-    with torch.no_grad():
-        for name, parameter in trained_weights(encoder.model).items():
-            parameter.copy_(weights[name])
-    return encoder
-
-
 def _batches(examples: Sequence[TrainingExample], config: TrainConfig, epoch: int) -> list[Batch]:
     return epoch_batches(
         examples,
@@ -312,31 +239,6 @@ def _batches_from(
     """The batches of all epochs but for the first `done`."""
     for epoch in range(done // per_epoch, config.epochs):
         yield from _batches(examples, config, epoch)[max(0, done - epoch * per_epoch) :]
-
-
-def _check(examples: Sequence[TrainingExample], config: TrainConfig, validation: Mapping[str, Collection]) -> None:
-    if not examples:
-        raise InputError("there are no training examples. Give a data file or a workspace that holds some.")
-    check_weights(config.domain_weights, sorted({example.domain for example in examples}))
-    check_negatives(examples, config.group_size)
-    if config.patience is not None and not validation:
-        raise ConfigError(
-            f"patience is {config.patience} and there is nothing to validate on. Give validation queries "
-            f"(--validation FOLDER), or leave patience out."
-        )
-    for example in examples:
-        where = f"the example {shown(example.example_id)} of {example.domain}"
-        if config.needs_reasoning and not example.reasoning_query.strip():
-            without = "distill_weight = 0 and " if config.distill_weight else ""
-            raise InputError(
-                f"{where} has no reasoning query, which reasoning intensity is measured by and distillation learns "
-                f'from. Add it, or train with {without}loss = "infonce" (--loss infonce).'
-            )
-        if config.listwise_weight and not example.is_graded:
-            raise InputError(
-                f"{where} has no grade for every passage, which listwise_weight needs. Add pos_scores and neg_scores, "
-                f"or set listwise_weight to 0."
-            )
 
 
 def _save_checkpoint(training: Training, step: int) -> None:
