@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,28 +25,24 @@ _GROUP = 64  # replies in one commit, at most
 _COMMIT_EVERY_S = 0.2  # a reply waits no longer than this for its commit
 
 
+class Stream(NamedTuple):
+    """Requests, and where their replies, their progress and their cost go."""
+
+    requests: Iterator[Request]
+    journal: Journal
+    key: Callable[[Request], bytes]  # the journal's, of a request's reply
+    advance: Advance  # called with so many requests that are answered
+    purse: Purse
+    payee: str  # the model's name in price lists and the ledger
+
+
 class Asking:
     """Pass 1 over one stream: workers pull what the journal lacks, replies are committed in groups."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        journal: Journal,
-        requests: Iterator[Request],
-        key: Callable[[Request], bytes],
-        advance: Advance,
-        purse: Purse,
-        *,
-        payee: str,
-    ) -> None:
+    def __init__(self, backend: Backend, stream: Stream) -> None:
         self.spent = Spent()  # what was committed so far
         self._backend = backend
-        self._journal = journal
-        self._requests = requests
-        self._key = key
-        self._advance = advance
-        self._purse = purse
-        self._payee = payee
+        self._stream = stream
         self._out_of_budget = False
         self._missing: deque[tuple[bytes, Request]] = deque()
         self._pulling = asyncio.Lock()
@@ -76,7 +73,7 @@ class Asking:
     async def _work(self, ask: Ask) -> None:
         while (item := await self._next_missing()) is not None:
             key, request = item
-            if self._out_of_budget or not self._purse.take():
+            if self._out_of_budget or not self._stream.purse.take():
                 self._out_of_budget = True  # those in flight finish and are committed
                 return
             try:
@@ -84,12 +81,12 @@ class Asking:
             except TransportFailure as failure:
                 self._note_failure(key, request, failure)
             else:
-                cost = self._purse.pay(self._payee, reply.usage)
+                cost = self._stream.purse.pay(self._stream.payee, reply.usage)
                 self.spent = sum_spent(self.spent, Spent(cost=cost))
                 self._keep(key, reply)
-                self._purse.check(reply)
+                self._stream.purse.check(reply)
             finally:
-                self._purse.put_back()
+                self._stream.purse.put_back()
 
     def _keep(self, key: bytes, reply: Reply) -> None:
         """Hand the reply on to the next commit.
@@ -122,7 +119,7 @@ class Asking:
             return self._missing.popleft()
         async with self._pulling:
             while not self._missing:
-                chunk = list(islice(self._requests, _CHUNK))
+                chunk = list(islice(self._stream.requests, _CHUNK))
                 if not chunk:
                     return None
                 self._look_up(chunk)
@@ -130,8 +127,8 @@ class Asking:
         return self._missing.popleft()
 
     def _look_up(self, chunk: list[Request]) -> None:
-        keys = [self._key(request) for request in chunk]
-        known = self._journal.contains_many(keys)
+        keys = [self._stream.key(request) for request in chunk]
+        known = self._stream.journal.contains_many(keys)
         self._proven = self._proven or any(kind != "invalid" for kind in known.values())
         found = failures = 0
         for key, request in zip(keys, chunk, strict=True):
@@ -142,7 +139,7 @@ class Asking:
                 self._pending.add(key)
                 self._missing.append((key, request))
         self.spent = sum_spent(self.spent, Spent(from_journal=found, failures=failures))
-        self._advance(found)
+        self._stream.advance(found)
 
     def _note_failure(self, key: bytes, request: Request, failure: TransportFailure) -> None:
         logger.warning("%s: %s", shown(request.custom_id), failure)
@@ -168,11 +165,11 @@ class Asking:
         self._has_answers.clear()
         if not self._answered:
             return
-        self._journal.put_many(self._answered, model=self._payee)
+        self._stream.journal.put_many(self._answered, model=self._stream.payee)
         replies = [reply for _, reply in self._answered]
         self._pending.difference_update(key for key, _ in self._answered)
         self._answered.clear()
-        self._advance(len(replies))
+        self._stream.advance(len(replies))
         self.spent = sum_spent(
             self.spent,
             Spent(
@@ -186,12 +183,12 @@ class Asking:
     def raise_failures(self, label: str) -> None:
         """EndpointError if some requests got no answer, BudgetReached if some might not be asked."""
         if self._out_of_budget:
-            raise self._purse.stop(label)
+            raise self._stream.purse.stop(label)
         if self._failed:
             raise EndpointError(
                 f"{label}: {len(self._failed)} of {len(self._failed) + self.spent.asked} requests got no "
                 f"answer from {self._backend.model}; the first: {self._first_failure} The replies that came "
-                f"are kept in {self._journal.path}: run the same command again, and only these are asked."
+                f"are kept in {self._stream.journal.path}: run the same command again, and only these are asked."
             )
 
 
@@ -208,4 +205,4 @@ def sum_spent(one: Spent, other: Spent) -> Spent:
     return Spent(*(a + b for a, b in zip(msgspec.structs.astuple(one), msgspec.structs.astuple(other), strict=True)))
 
 
-__all__ = ["Asking", "sum_spent"]
+__all__ = ["Asking", "Stream", "sum_spent"]

@@ -10,24 +10,21 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO
 
 from reasonembed.errors import ConfigError, EndpointError, StorageError, shown
-from reasonembed.llm.asking import sum_spent
+from reasonembed.llm.asking import Stream, sum_spent
 from reasonembed.llm.batch_api import ENDED, Batch, BatchApi, Refused
 from reasonembed.llm.batch_file import MAX_BYTES, MAX_REQUESTS, request_line
 from reasonembed.llm.batch_outcomes import BatchOutcomes
 from reasonembed.llm.batch_state import BatchState, OpenBatch, state_path
-from reasonembed.llm.budget import Purse
 from reasonembed.llm.chat import Reply, Request, Spent, Usage
 from reasonembed.llm.client import HttpBackend
-from reasonembed.llm.journal import Journal
 from reasonembed.llm.keys import id_bytes
 from reasonembed.llm.wire import wire_body
-from reasonembed.progress import Advance
 
 logger = logging.getLogger(__name__)
 
@@ -39,31 +36,16 @@ _DOWNLOADS = 2  # of a file with lines that cannot be read
 class BatchAsking:
     """Pass 1 over one stream: what the journal lacks and no open batch holds is sent; then all batches are waited for.
 
-    Arguments as for `asking.Asking`. Requests that come to no answer (an expired batch, a fault at the provider) are
-    named by `raise_failures` and sent again by the next run. The budget is kept to what the requests can cost at most.
+    Requests that come to no answer (an expired batch, a fault at the provider) are named by `raise_failures` and sent
+    again by the next run. The budget is kept to what the requests can cost at most.
     """
 
-    def __init__(
-        self,
-        backend: HttpBackend,
-        journal: Journal,
-        requests: Iterator[Request],
-        key: Callable[[Request], bytes],
-        advance: Advance,
-        purse: Purse,
-        *,
-        payee: str,
-    ) -> None:
+    def __init__(self, backend: HttpBackend, stream: Stream) -> None:
         self.spent = Spent()  # what was committed so far
         self._backend = backend
-        self._journal = journal
-        self._requests = requests
-        self._key = key
-        self._advance = advance
-        self._purse = purse
-        self._payee = payee
+        self._stream = stream
         self._jitter = random.Random()
-        self._state_path = state_path(journal.path)
+        self._state_path = state_path(stream.journal.path)
         self._open: dict[int, OpenBatch] = {}
         self._shown: Counter[int] = Counter()  # of each batch, on the progress display
         self._failed: set[bytes] = set()
@@ -99,9 +81,9 @@ class BatchAsking:
             self._open[batch.number] = batch
 
     async def _send_missing(self) -> None:
-        while chunk := list(islice(self._requests, _CHUNK)):
-            keys = [self._key(request) for request in chunk]
-            known, waiting = self._journal.contains_many(keys), self._state.waiting(keys)
+        while chunk := list(islice(self._stream.requests, _CHUNK)):
+            keys = [self._stream.key(request) for request in chunk]
+            known, waiting = self._stream.journal.contains_many(keys), self._state.waiting(keys)
             found = failures = 0
             for key, request in zip(keys, chunk, strict=True):
                 if key in known or key in self._draft.keys:
@@ -116,7 +98,7 @@ class BatchAsking:
                     await self._draft_one(key, request, body, expected)
                     waiting[key] = (0, b"")
             self.spent = sum_spent(self.spent, Spent(from_journal=found, failures=failures))
-            self._advance(found)
+            self._stream.advance(found)
             await asyncio.sleep(0)
 
     async def _has_room(self, expected: Usage) -> bool:
@@ -129,7 +111,7 @@ class BatchAsking:
     def _affords(self, more: Usage) -> bool:
         usages = [batch.expected for batch in self._open.values()] + [self._draft.expected, more]
         calls = sum(batch.requests for batch in self._open.values()) + len(self._draft.keys) + 1
-        return self._purse.affords(self._payee, calls=calls, usage=_total(usages))
+        return self._stream.purse.affords(self._stream.payee, calls=calls, usage=_total(usages))
 
     async def _draft_one(self, key: bytes, request: Request, body: bytes, expected: Usage) -> None:
         line = request_line(key, body)
@@ -185,7 +167,7 @@ class BatchAsking:
 
     def _show(self, batch: OpenBatch, steps: int) -> None:
         self._shown[batch.number] += steps
-        self._advance(steps)
+        self._stream.advance(steps)
 
     async def _fetch(self, batch: OpenBatch, stands: Batch) -> None:
         """Merge what an ended batch gave, and note the requests that it left without an answer."""
@@ -204,10 +186,10 @@ class BatchAsking:
         if outcomes.hopeless is not None:
             raise self._backend.hopeless(outcomes.hopeless)
         if self._uncounted is not None:
-            self._purse.check(self._uncounted)
+            self._stream.purse.check(self._uncounted)
 
     def _lacking(self, keys: list[bytes]) -> list[bytes]:
-        known = self._journal.contains_many(keys)
+        known = self._stream.journal.contains_many(keys)
         return [key for key in keys if key not in known]
 
     async def _read(self, outcomes: BatchOutcomes, file_id: str) -> None:
@@ -226,7 +208,7 @@ class BatchAsking:
         new = [(key, reply) for key, reply in dict(replies).items() if key in lacking]
         if not new:
             return
-        self._journal.put_many(new, model=self._payee)
+        self._stream.journal.put_many(new, model=self._stream.payee)
         for _, reply in new:
             usage = reply.usage
             if reply.text and not usage.completion_tokens:
@@ -236,20 +218,20 @@ class BatchAsking:
                 failures=int(reply.failure is not None),
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
-                cost=self._purse.pay(self._payee, usage),
+                cost=self._stream.purse.pay(self._stream.payee, usage),
             )
             self.spent = sum_spent(self.spent, one)
 
     def raise_failures(self, label: str) -> None:
         """EndpointError if some requests got no answer, BudgetReached if some might not be sent."""
         if self._out_of_budget:
-            raise self._purse.stop(label)
+            raise self._stream.purse.stop(label)
         if self._failed:
             causes = "; ".join(f"{count:,} x {cause}" for cause, count in self._causes.most_common(3))
             raise EndpointError(
                 f"{label}: {len(self._failed)} of {len(self._failed) + self.spent.asked} requests got no answer from "
-                f"{self._backend.model}: {causes}. The replies that came are kept in {self._journal.path}: run the "
-                f"same command again, and only these are sent."
+                f"{self._backend.model}: {causes}. The replies that came are kept in {self._stream.journal.path}: run "
+                f"the same command again, and only these are sent."
             )
 
 

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from reasonembed import progress as terminal_progress
 from reasonembed.errors import ConfigError, nearest, shown
-from reasonembed.llm.asking import Asking, sum_spent
+from reasonembed.llm.asking import Asking, Stream, sum_spent
 from reasonembed.llm.backend import Backend, payee
 from reasonembed.llm.batch_state import open_batches
 from reasonembed.llm.budget import Purse
@@ -59,6 +59,10 @@ class Pass(Protocol):
         ...
 
 
+MakePass = Callable[[Any, Stream], Pass]
+"""Pass 1 by a backend of the kind that it needs, over one stream."""
+
+
 class ChatDoor:
     """Asks `backend` what `journal` lacks; implements `reasonembed.llm.chat.Door`.
 
@@ -76,7 +80,7 @@ class ChatDoor:
         concurrency: int = _LOCAL_CONCURRENCY,
         progress: Progress = terminal_progress,
         purse: Purse | None = None,
-        asking: Callable[..., Pass] = Asking,
+        asking: MakePass = Asking,
         paid_as: str = "",
     ) -> None:
         if concurrency < 1:
@@ -112,15 +116,8 @@ class ChatDoor:
         """
         self._warn_of_open_batches()
         with self._progress.task(label, total=total, note=self._purse.words) as advance:
-            asking = self._asking(
-                self.backend,
-                self.journal,
-                iter(make_requests()),
-                self.key,
-                advance,
-                self._purse,
-                payee=self.payee,
-            )
+            stream = Stream(iter(make_requests()), self.journal, self.key, advance, self._purse, self.payee)
+            asking = self._asking(self.backend, stream)
             try:
                 run_to_end(asking.run(self.concurrency))
             finally:
@@ -215,7 +212,7 @@ def open_door(
 class _Opened(NamedTuple):
     backend: Backend
     concurrency: int = _LOCAL_CONCURRENCY
-    asking: Callable[..., Pass] = Asking
+    asking: MakePass = Asking
     paid_as: str = ""
 
 
