@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -131,6 +133,24 @@ def test_a_torn_manifest_is_damage_at_whatever_byte_it_is_cut(tmp_path: Path):
         path.write_bytes(content[:length])
         with pytest.raises(DamageError, match=r"manifest\.json is damaged"):
             run_stage(stage(tmp_path, refuse_to_run))
+
+
+def test_a_bit_flipped_in_a_manifest_is_damage_and_one_without_a_checksum_is_read(tmp_path: Path):
+    """Or it changes nothing, as in the name of the checksum itself."""
+    manifest = run_stage(stage(tmp_path)).manifest
+    path = tmp_path / "select/manifest.json"
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 7]) + content[place + 1 :])
+        with contextlib.suppress(DamageError):
+            assert read_manifest(path.parent) == manifest, place
+    path.write_bytes(content.replace(b'"rows_out": 2', b'"rows_out": 3'))
+    with pytest.raises(DamageError, match=r"manifest\.json is damaged \(it is not what was written.*--restart-from"):
+        read_manifest(path.parent)
+    older = json.loads(content)
+    del older["checksum"]
+    path.write_text(json.dumps(older))
+    assert not run_stage(stage(tmp_path, refuse_to_run)).fresh
 
 
 def test_a_stage_that_fails_half_way_leaves_nothing_that_looks_whole(tmp_path: Path):

@@ -22,6 +22,7 @@ Row = TypeVar("Row")
 
 MAX_LINE_BYTES = 64 * 1024 * 1024  # our choice: a decompression bomb has no line ends (S6)
 MAX_RATIO = 200  # our choice: texts shrink to a third or a thirtieth; what shrinks more is no text (S6)
+_CHECKSUM = "checksum"  # the key of it
 _ZSTD_LEVEL = 6
 _BUFFER_BYTES = 1 << 16
 _ZSTD_STEP = 2048  # bytes unpacked at a time: at most 64 MB of content, even in a bomb
@@ -113,6 +114,24 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> int:
             out.write(encoder.encode(row) + b"\n")
             count += 1
     return count
+
+
+def sealed(value: object) -> dict[str, Any]:
+    """`value`, which must be an object in JSON, as that is read back, and with a checksum of all the rest of it."""
+    content: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
+    return content | {_CHECKSUM: sha256_json(content)}
+
+
+def read_sealed(raw: bytes, kind: type[Row]) -> Row:
+    """What `sealed` was given, from its JSON; without a checksum, as older versions wrote it, it is not held to any.
+
+    Raises msgspec.DecodeError, UnicodeDecodeError or RecursionError for anything else.
+    """
+    content = msgspec.json.decode(raw)
+    checksum = content.pop(_CHECKSUM, None) if isinstance(content, dict) else None
+    if checksum is not None and checksum != sha256_json(content):
+        raise msgspec.DecodeError("it is not what was written: its checksum is another one")
+    return msgspec.convert(content, kind)
 
 
 @contextlib.contextmanager
@@ -264,6 +283,8 @@ __all__ = [
     "read_jsonl",
     "read_lines",
     "read_numbered_jsonl",
+    "read_sealed",
+    "sealed",
     "sha256_file",
     "sha256_json",
     "storage_errors",

@@ -19,7 +19,7 @@ import msgspec
 
 from reasonembed import __version__
 from reasonembed.errors import DamageError, ReasonEmbedError, StageChanged, shown
-from reasonembed.files import atomic_writer, read_jsonl, sha256_file, storage_errors, write_json
+from reasonembed.files import atomic_writer, read_jsonl, read_sealed, sealed, sha256_file, storage_errors, write_json
 from reasonembed.records import Dropped
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def run_stage(work: StageRun) -> StageResult:
         seconds=round(time.monotonic() - started, 3),
         outputs={name: sha256_file(work.folder / name) for name in (work.rows_name, DROPPED, *extra)},
     )
-    write_json(work.folder / MANIFEST, manifest)
+    write_json(work.folder / MANIFEST, sealed(manifest))
     logger.info("%s %s: %s", work.domain, work.stage, summary(manifest))
     return StageResult(manifest=manifest, folder=work.folder, fresh=True)
 
@@ -151,7 +151,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest in a stage's folder, None if the stage is not done. Raises DamageError if it is torn."""
     path = folder / MANIFEST
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        return read_sealed(path.read_bytes(), Manifest)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from reasonembed.redapter.checkpoint import newest_checkpoint, save_checkpoint
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.log import StepRecord, ValidationRecord, read_log
 from reasonembed.redapter.memory import StepMemory
-from reasonembed.redapter.receipt import Receipt
+from reasonembed.redapter.receipt import Receipt, read_manifest
 from reasonembed.redapter.train import TrainConfig, train
 
 CONFIG = TrainConfig(
@@ -162,6 +163,37 @@ def test_damage_to_any_byte_of_the_state_is_noticed(tmp_path: Path) -> None:
         state.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         with pytest.raises(DamageError):
             newest_checkpoint(tmp_path)
+    state.write_bytes(whole.replace(b'"step": 1,', b'"step": 3,', 1))
+    with pytest.raises(DamageError, match=r"step-00000001 is damaged: state\.json cannot be read \(it is not what was"):
+        newest_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_of_a_version_that_wrote_no_checksum_is_read(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    receipt = Receipt(config={"loss": "infonce"}, base="b", base_hash="0", data_hash="0")
+    optimizer = torch.optim.AdamW(model.parameters())
+    state = save_checkpoint(tmp_path, 1, receipt, model, optimizer, keep=1, memory=MEMORY) / "state.json"
+    found = newest_checkpoint(tmp_path)
+    content = msgspec.json.decode(state.read_bytes())
+    assert len(content.pop("checksum")) == 64
+    state.write_bytes(msgspec.json.encode(content))
+    assert newest_checkpoint(tmp_path) == found and found is not None
+
+
+def test_a_bit_flipped_in_the_manifest_of_a_training_is_damage(
+    tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path
+) -> None:
+    """Or it changes nothing, as in the name of the checksum itself."""
+    path = train(examples[:4], tiny_models["bert"], tmp_path / "m", CONFIG).model_folder / "manifest.json"
+    whole, manifest = path.read_bytes(), read_manifest(path.parent)
+    assert manifest is not None and manifest.examples == 4
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 7]) + whole[place + 1 :])
+        with contextlib.suppress(DamageError):
+            assert read_manifest(path.parent) == manifest, place
+    path.write_bytes(whole.replace(b'"examples": 4', b'"examples": 5'))
+    with pytest.raises(DamageError, match=r"manifest\.json cannot be read: it is not what was written.*train again"):
+        train(examples[:4], tiny_models["bert"], tmp_path / "m", CONFIG)
 
 
 def test_with_no_whole_checkpoint_left_it_says_so(

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reasonembed.errors import DamageError, StorageError
-from reasonembed.files import sha256_file, write_json
+from reasonembed.files import read_sealed, sealed, sha256_file, write_json
 from reasonembed.redapter.log import ValidationRecord
 from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.receipt import Receipt
@@ -98,7 +98,7 @@ def save_checkpoint(
             halvings=memory.halvings,
             validations=tuple(validations),
         )
-        write_json(temporary / _STATE, state)
+        write_json(temporary / _STATE, sealed(state))
         shutil.rmtree(final, ignore_errors=True)
         temporary.replace(final)
         _sync(folder)
@@ -215,7 +215,7 @@ def _rng_tensors() -> dict[str, Tensor]:
 
 def _verified(path: Path) -> State:
     try:
-        state = msgspec.json.decode((path / _STATE).read_bytes(), type=State)
+        state = read_sealed((path / _STATE).read_bytes(), State)
         for name, expected in state.sha256.items():
             if sha256_file(path / name) != expected:
                 raise DamageError(f"the checkpoint {path} is damaged: {name} is not what was written.")

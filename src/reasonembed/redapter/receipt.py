@@ -12,7 +12,7 @@ import msgspec
 from reasonembed import __version__
 from reasonembed.encoder.folder import find_model, fingerprint
 from reasonembed.errors import DamageError, InputError, StageChanged
-from reasonembed.files import open_binary
+from reasonembed.files import open_binary, read_sealed
 from reasonembed.redapter.config import RUNNING_KEYS, TrainConfig
 from reasonembed.redapter.data import TrainingExample, data_hash
 from reasonembed.redapter.log import Totals, ValidationSummary
@@ -89,7 +89,7 @@ def read_manifest(folder: Path) -> TrainManifest | None:
     with open_binary(path) as handle:
         raw = handle.read()
     try:
-        return msgspec.json.decode(raw, type=TrainManifest)
+        return read_sealed(raw, TrainManifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"{path} cannot be read: {error}. Remove {folder} and train again.") from error
 

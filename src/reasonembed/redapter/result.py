@@ -12,6 +12,7 @@ from reasonembed.encoder.card import CardFacts, model_card
 from reasonembed.encoder.model import Encoder
 from reasonembed.encoder.prompts import query_prompt
 from reasonembed.encoder.save import save_encoder
+from reasonembed.files import sealed
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.log import Totals, ValidationSummary
@@ -55,7 +56,7 @@ def save_result(
         chosen=_chosen(validation) if validation else "",
         cuts=[size for size in config.matryoshka_dims if size < encoder.dimension],
     )
-    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n"
+    text = msgspec.json.format(msgspec.json.encode(sealed(manifest)), indent=2).decode() + "\n"
     extra = {path.name: path.read_text(encoding="utf-8") for path in logs} | {MANIFEST_FILE: text}
     save_encoder(encoder, out, prompts=prompts, card=model_card(facts), extra=extra)
 
