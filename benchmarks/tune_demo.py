@@ -134,6 +134,18 @@ TRIALS: list[Trial] = [
     Trial("all-lr6e-5-t.1-e3", all_layers(6e-5, 0.1, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
     Trial("inbatch-lr4e-5-t.05-e6", all_layers(4e-5, 0.05, 1, 27, epochs=6, **LONG), stage="in-batch", splits=SPLITS),
     Trial("inbatch-lr4e-5-t.05-e5", all_layers(4e-5, 0.05, 1, 27, epochs=5, **LONG), stage="in-batch", splits=(0, 1)),
+    Trial("inbatch-lr4e-5-t.1-e6", all_layers(4e-5, 0.1, 1, 27, epochs=6, **LONG), stage="in-batch"),
+    Trial("inbatch-lr4e-5-t.03-e6", all_layers(4e-5, 0.03, 1, 27, epochs=6, **LONG), stage="in-batch"),
+    Trial("inbatch-lr8e-5-t.05-e6", all_layers(8e-5, 0.05, 1, 27, epochs=6, **LONG), stage="in-batch"),
+    Trial("inbatch-lr4e-5-t.05-e9", all_layers(4e-5, 0.05, 1, 27, epochs=9, **LONG), stage="in-batch"),
+    Trial(
+        "inbatch-l3-lr8e-5-t.05-e10",
+        all_layers(8e-5, 0.05, 1, 27, epochs=10, **LONG) | {"train_layers": 3},
+        stage="in-batch",
+    ),
+    Trial("inbatch-q14-lr3e-5-t.05-e6", all_layers(3e-5, 0.05, 1, 14, epochs=6, **LONG), stage="in-batch"),
+    Trial("inbatch-lr3e-5-t.05-e6", all_layers(3e-5, 0.05, 1, 27, epochs=6, **LONG), stage="in-batch", splits=(0, 1)),
+    Trial("inbatch-lr4e-5-t.05-e7", all_layers(4e-5, 0.05, 1, 27, epochs=7, **LONG), stage="in-batch", splits=(1, 2)),
 ]
 
 
