@@ -1,4 +1,4 @@
-"""How far a phase has come: a bar with rate and ETA on a terminal, one line in the log elsewhere.
+"""How far a phase has come, with rate and ETA: a bar on a terminal, lines in the log elsewhere.
 
 with progress.task("mine biology", total=n) as advance:
     advance(1)
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any, Protocol
 
 from reasonembed.processes import is_first
@@ -20,6 +21,8 @@ from reasonembed.processes import is_first
 logger = logging.getLogger(__name__)
 
 Advance = Callable[[int], None]
+
+LINE_EVERY_S = 60.0  # away from a terminal: our choice, some dozens of lines for a run of an hour
 
 
 class Progress(Protocol):
@@ -37,35 +40,63 @@ class Progress(Protocol):
 
 @contextlib.contextmanager
 def task(label: str, *, total: int | None = None, note: Callable[[], str] | None = None) -> Iterator[Advance]:
-    """A phase of `total` steps: shown as it goes if stderr is a terminal and INFO is logged, else one line.
+    """A phase of `total` steps: shown as it goes if stderr is a terminal and INFO is logged, else a line in the log
+    every `LINE_EVERY_S` and one at the end.
 
     note: what else is said at the end of the line. Of several processes only the first speaks.
     """
-    done = 0
-    started = time.perf_counter()
-    speaks = logger.isEnabledFor(logging.INFO) and is_first()
-    bar = _Bar(label, total) if speaks and sys.stderr.isatty() else None
-
-    def advance(steps: int) -> None:
-        nonlocal done
-        done += steps
-        if bar is not None:
-            bar.advance(steps, note() if note else "")
-
+    if not (logger.isEnabledFor(logging.INFO) and is_first()):
+        yield _ignore
+        return
+    shown = _Bar(label, total, note) if sys.stderr.isatty() else _Lines(label, total, note)
     try:
-        yield advance
+        yield shown.advance
     finally:
-        if bar is not None:
-            bar.close()
-        elif speaks:
-            line = _line(label, done, total, time.perf_counter() - started)
-            said = note() if note else ""
-            logger.info(f"{line}, {said}" if said else line)
+        shown.close()
 
 
-def _line(label: str, done: int, total: int | None, seconds: float) -> str:
-    count = f"{done:,}" if total is None or total == done else f"{done:,} of {total:,}"
-    return f"{label}: {count} in {seconds:.1f} s ({done / max(seconds, 1e-9):,.0f}/s)"
+def _ignore(steps: int) -> None:
+    """Nobody listens."""
+
+
+class _Lines:
+    """Now and then a line in the log, and one at the end."""
+
+    def __init__(self, label: str, total: int | None, note: Callable[[], str] | None) -> None:
+        self._label, self._total, self._note = label, total, note
+        self._done = 0
+        self._started = self._spoke = time.monotonic()
+
+    def advance(self, steps: int) -> None:
+        self._done += steps
+        now = time.monotonic()
+        if now - self._spoke < LINE_EVERY_S or self._done in (0, self._total):
+            return
+        self._spoke = now
+        each = (now - self._started) / self._done
+        left = "" if self._total is None else f", {timedelta(seconds=round(each * (self._total - self._done)))} left"
+        self._say(f"{self._count()}, {_rate(each)}{left}")
+
+    def close(self) -> None:
+        seconds = time.monotonic() - self._started
+        rate = f" ({_rate(seconds / self._done)})" if self._done else ""
+        self._say(f"{self._count()} in {seconds:.1f} s{rate}")
+
+    def _count(self) -> str:
+        unknown = self._total is None or self._total == self._done
+        return f"{self._done:,}" if unknown else f"{self._done:,} of {self._total:,}"
+
+    def _say(self, text: str) -> None:
+        note = self._note() if self._note else ""
+        logger.info(f"{self._label}: {text}, {note}" if note else f"{self._label}: {text}")
+
+
+def _rate(seconds_each: float) -> str:
+    """Steps a second, or seconds a step where that is more than one."""
+    if seconds_each > 1:
+        return f"{seconds_each:,.1f} s each"
+    rate = 1 / max(seconds_each, 1e-9)
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
 
 
 class _Bar:
@@ -75,7 +106,8 @@ class _Bar:
     _open = 0
     _lock = threading.Lock()
 
-    def __init__(self, label: str, total: int | None) -> None:
+    def __init__(self, label: str, total: int | None, note: Callable[[], str] | None) -> None:
+        self._note = note
         with _Bar._lock:
             if _Bar._open == 0:
                 _Bar._display = _new_display()
@@ -84,8 +116,8 @@ class _Bar:
             self._shown = _Bar._display
         self._task = self._shown.add_task(label, total=total, note="")
 
-    def advance(self, steps: int, note: str) -> None:
-        self._shown.update(self._task, advance=steps, note=note)
+    def advance(self, steps: int) -> None:
+        self._shown.update(self._task, advance=steps, note=self._note() if self._note else "")
 
     def close(self) -> None:
         self._shown.stop_task(self._task)
@@ -102,7 +134,7 @@ def _new_display() -> Any:
     class Rate(progress.ProgressColumn):
         def render(self, task: progress.Task) -> str:
             speed = task.finished_speed or task.speed
-            return f"{speed:,.1f}/s" if speed is not None else "?/s"
+            return _rate(1 / speed) if speed else "?/s"
 
     return progress.Progress(
         progress.TextColumn("{task.description}", markup=False),
