@@ -131,6 +131,7 @@ def train(
     if log:
         encoder = _with_weights(base, config, weights) if weights else training.encoder
         encoder.frozen = None  # from here on the model is a model like any other
+        encoder.unpack()
         totals = total(log.records)
         if totals.truncated:
             logger.warning("%d texts were longer than the limit and were cut (counted at each use).", totals.truncated)
@@ -261,6 +262,8 @@ def _prepare(
             f"matryoshka_dims asks for {max(config.matryoshka_dims)} dimensions and {receipt.base} has "
             f"{encoder.dimension}. Choose fewer; all {encoder.dimension} are trained anyway."
         )
+    if config.packed:
+        encoder.pack(bf16=config.bf16)
     if config.train_layers is not None and not ranks.sharded:  # which keeps all processes in step, also below
         encoder.keep_frozen(config.train_layers, frozen)
     ranks.same_weights(encoder.model)  # adapters begin at random
