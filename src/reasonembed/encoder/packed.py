@@ -124,8 +124,10 @@ def attend(
     runs, start = [], 0
     for length, texts in groupby(cu_seq_lens_q.diff().tolist()):
         count = len(list(texts))
-        parts = (_texts(tensor, start, count, length) for tensor in (query, key, value))
-        out_BTHD, _ = sdpa_attention_forward(module, *parts, None, scaling=scaling, is_causal=causal)
+        query_BHTD, key_BHTD, value_BHTD = (_texts(tensor, start, count, length) for tensor in (query, key, value))
+        out_BTHD, _ = sdpa_attention_forward(
+            module, query_BHTD, key_BHTD, value_BHTD, None, scaling=scaling, is_causal=causal
+        )
         runs.append(out_BTHD.flatten(0, 1))
         start += count * length
     return torch.cat(runs)[None], None
@@ -198,7 +200,8 @@ def _first_position(model: nn.Module) -> int:
     """What a text's first token counts as: RoBERTa and its kin begin behind the padding's id."""
     for module in model.modules():
         if hasattr(module, "create_position_ids_from_input_ids"):
-            return int(module.padding_idx) + 1
+            padding: Any = module.padding_idx
+            return int(padding) + 1
     return 0
 
 
