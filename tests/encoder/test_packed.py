@@ -255,14 +255,10 @@ def test_the_kernel_gets_what_it_documents(tiny_models: dict[str, Path], name: s
     assert kernel.calls == [expected] * 2, "one call a layer"
 
 
-def test_under_autocast_the_kernel_gets_one_half_precision_type(
-    tiny_models: dict[str, Path], kernel: _Kernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_under_autocast_the_kernel_gets_one_half_precision_type(tiny_models: dict[str, Path], kernel: _Kernel) -> None:
     encoder = Encoder.load(tiny_models["qwen3"], device="cpu")  # whose norms of queries and keys give float32
     encoder.pack()
     kernel.calls.clear()
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: True)
-    monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         encoder.embed(encoder.tokenize(TEXTS))
     assert [call["dtype"] for call in kernel.calls] == [torch.bfloat16] * 2

@@ -118,7 +118,8 @@ def attend(
         if options.get(name) is not None:
             raise _refusal(f"{type(module).__name__} asks for {name} = {options[name]!r:.40} in attention")
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
+    device = query.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
     if kernel_suits(query, value, dtype):
         return _by_kernel(query, key, value, cu_seq_lens_q, max_length_q, dtype, causal=causal, scaling=scaling), None
     runs, start = [], 0
