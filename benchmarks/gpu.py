@@ -1,6 +1,6 @@
 """All that is to be known about a GPU in one run of less than ten minutes (goals P1 to P4 there).
 
-    python benchmarks/gpu.py --out FOLDER [--size 0.6b 4b 8b] [--minutes 9.5] [--device cuda]
+    python benchmarks/gpu.py --out FOLDER [--size 0.6b 4b 8b] [--minutes 9] [--device cuda]
     python benchmarks/gpu.py --out FOLDER --size tiny --device cpu
 
 Qwen3 of three sizes by their public configurations, with random weights, so that nothing is fetched; texts are cut from
@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
+import math
 import statistics
 import tempfile
 import time
@@ -117,6 +118,7 @@ class Bench:
         self.ends = time.monotonic() + seconds
         self.rows: list[Row] = []
         self.rate = 0.0  # FLOP/s
+        self.pace: dict[str, float] = {}  # size -> real tokens/s of the fastest run so far
 
     def add(self, row: Row) -> None:
         """Print a row, and write all rows anew, so that nothing is lost if the run is cut short."""
@@ -151,7 +153,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", nargs="+", choices=SIZES, default=["4b", "8b", "0.6b"])
-    parser.add_argument("--minutes", type=float, default=9.5)
+    parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--device", default="cuda")
     return parser.parse_args()
 
@@ -410,7 +412,7 @@ def _measure(bench: Bench, row: Row, encoder: Encoder, run: Callable[[], Any], *
     """What `run` gave last, and into `row` what it took; a gradient stays in the weights. Repeated while time lasts."""
     cuda, result = bench.device.type == "cuda", None
     for number in range(repeats):
-        if number and not bench.time_for(2 * row.runs[-1]):
+        if not bench.time_for(1.2 * (row.runs[-1] if row.runs else row.tokens / bench.pace.get(row.size, math.inf))):
             row.note = f"{number} of {repeats} runs: the time was up"
             break
         encoder.model.zero_grad(set_to_none=True)
@@ -424,6 +426,7 @@ def _measure(bench: Bench, row: Row, encoder: Encoder, run: Callable[[], Any], *
             break
         peers.finish(bench.device)
         row.runs.append(round(time.perf_counter() - began, 4))
+        bench.pace[row.size] = max(bench.pace.get(row.size, 0.0), row.tokens / row.runs[-1])
         if cuda:
             held = sum(p.grad.nbytes for p in encoder.model.parameters() if p.grad is not None)
             row.peak_gib = (torch.cuda.max_memory_allocated() - before - held) / 2**30
@@ -489,8 +492,8 @@ def _encode(bench: Bench, size: str, folder: Path, tokenizer: Tokenizer) -> None
 
 def _let_go(device: torch.device) -> None:
     """Give back what nothing holds any more, and count the peak of memory anew."""
-    gc.collect()
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
