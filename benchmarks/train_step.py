@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -38,7 +39,7 @@ from torch import Tensor
 
 from pocket_texts import LONGEST, text_drawer
 from reasonembed.encoder.lora import train_last_layers
-from reasonembed.encoder.microbatch import padding_share, plan
+from reasonembed.encoder.microbatch import padding_share
 from reasonembed.encoder.model import Encoder
 from reasonembed.redapter.batches import Batch
 from reasonembed.redapter.config import TEMPERATURE, TrainConfig
@@ -46,6 +47,9 @@ from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.gradcache import BatchTexts, cached_backward, tokenize_batch
 from reasonembed.redapter.objective import batch_loss
 from setting import setting
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 OURS, PLAIN, RELEASE, MNRL, MNRL_TOKENS = "ours", "ours, plain", "release", "cached-mnrl", "cached-mnrl, tokens"
 SIDES = (OURS, PLAIN, RELEASE, MNRL, MNRL_TOKENS)
@@ -136,9 +140,11 @@ def _measure(options: argparse.Namespace) -> Run:
         encoder.model.zero_grad(set_to_none=True)
         model: torch.nn.Module = encoder.model
         if side in (MNRL, MNRL_TOKENS):
-            model, step = _mnrl(path, texts, options)
+            model = sentence_transformer(path)
+            budget = options.micro_batch_tokens if side == MNRL_TOKENS else None
+            step = mnrl_step(model, texts, passages=options.passages, budget_tokens=budget)
         elif side == RELEASE:
-            step = lambda: _release_step(encoder, texts, batch, config)  # noqa: E731
+            step = lambda: release_step(encoder, texts, batch, config)  # noqa: E731
         else:
             step = lambda: _our_step(encoder, texts, batch, config, options)  # noqa: E731
     before = _resident_mib("VmRSS")
@@ -151,7 +157,9 @@ def _measure(options: argparse.Namespace) -> Run:
     np.save(Path(options.folder) / f"{side}.npy", torch.cat(found).numpy())
     run = Run(seconds, peak, padding, sum(map(len, texts.ids)), len(texts.ids))
     if side == OURS:
-        run.reasoning_seconds = _reasoning_seconds(encoder, texts, options)
+        run.reasoning_seconds = reasoning_seconds(
+            encoder, texts, budget_tokens=options.micro_batch_tokens, bf16=options.bf16
+        )
     return run
 
 
@@ -172,7 +180,7 @@ def _our_step(
     ).padding_share
 
 
-def _release_step(encoder: Encoder, texts: BatchTexts, batch: Batch, config: TrainConfig) -> float:
+def release_step(encoder: Encoder, texts: BatchTexts, batch: Batch, config: TrainConfig) -> float:
     """The release's scheme; returns its padding share."""
     ids = texts.ids
     assert texts.reasoning_B is not None
@@ -206,51 +214,67 @@ def _fours(rows: list[int]) -> list[np.ndarray]:
     return [np.array(rows[start : start + MINI_BATCH]) for start in range(0, len(rows), MINI_BATCH)]
 
 
-def _mnrl(path: Path, texts: BatchTexts, options: argparse.Namespace) -> tuple[torch.nn.Module, Callable[[], float]]:
-    """sentence-transformers' model, and its step on the same texts, a column each for anchor, positive, negatives."""
+def sentence_transformer(path: Path) -> SentenceTransformer:
+    """The folder's model as its peer has it, in evaluation mode."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
     model = SentenceTransformer(str(path), device="cpu").eval()
     model.max_seq_length = LONGEST
-    budget = options.micro_batch_tokens if options.side == MNRL_TOKENS else None
+    return model
+
+
+def mnrl_step(
+    model: SentenceTransformer, texts: BatchTexts, *, passages: int, budget_tokens: int | None = None
+) -> Callable[[], float]:
+    """The step of CachedMultipleNegativesRankingLoss on the same texts, a column each for anchor, positive, negatives.
+
+    It returns its padding share.  budget_tokens: its mini-batches by tokens; None: of `MINI_BATCH` texts.
+    """
+    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
+
     loss = CachedMultipleNegativesRankingLoss(
-        model, scale=1 / TEMPERATURE, mini_batch_size=MINI_BATCH, mini_batch_num_tokens=budget
+        model, scale=1 / TEMPERATURE, mini_batch_size=MINI_BATCH, mini_batch_num_tokens=budget_tokens
     )
-    width = options.passages
-    columns = [texts.query_B, *(texts.passage_C[place::width] for place in range(width))]
-    features = [_padded([texts.ids[row] for row in rows]) for rows in columns]
+    columns = [texts.query_B, *(texts.passage_C[place::passages] for place in range(passages))]
+    features = [_padded([texts.ids[row] for row in rows], model.device) for rows in columns]
     lengths = [len(row) for row in texts.ids]
 
     def step() -> float:
         loss(features, None).backward()
         return padding_share(lengths, columns)  # a column is padded whole, before it is cut into mini-batches
 
-    return model, step
+    return step
 
 
-def _padded(rows: list[np.ndarray]) -> dict[str, Tensor]:
+def _padded(rows: list[np.ndarray], device: torch.device) -> dict[str, Tensor]:
     longest = max(map(len, rows))
     ids, mask = (torch.zeros(len(rows), longest, dtype=torch.int64) for _ in range(2))
     for place, row in enumerate(rows):
         ids[place, : len(row)] = torch.from_numpy(row)
         mask[place, : len(row)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
-def _reasoning_seconds(encoder: Encoder, texts: BatchTexts, options: argparse.Namespace) -> float:
+def reasoning_seconds(encoder: Encoder, texts: BatchTexts, *, budget_tokens: int, bf16: bool) -> float:
     """What RI adds: the reasoning queries' pass, the best of three."""
     assert texts.reasoning_B is not None
     rows = [texts.ids[row] for row in texts.reasoning_B]
-    autocast = torch.autocast("cpu", torch.bfloat16) if options.bf16 else contextlib.nullcontext()
     times = []
     for _ in range(3):
+        finish(encoder.device)
         began = time.perf_counter()
-        with torch.no_grad(), autocast:
-            for inner in plan([len(row) for row in rows], options.micro_batch_tokens):
+        with torch.no_grad(), torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):
+            for inner in encoder.micro_batches([len(row) for row in rows], budget_tokens):
                 encoder.embed([rows[row] for row in inner])
+        finish(encoder.device)
         times.append(time.perf_counter() - began)
     return min(times)
+
+
+def finish(device: torch.device) -> None:
+    """Wait until a GPU has computed what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _resident_mib(field: str) -> float:

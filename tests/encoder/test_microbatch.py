@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonembed.encoder.microbatch import padding_share, plan
+from reasonembed.encoder.microbatch import padding_share, plan, plan_packed
 
 lengths_and_budget = st.tuples(st.lists(st.integers(1, 600), max_size=60), st.integers(1, 2000))
 
@@ -22,6 +22,17 @@ def test_every_text_stands_in_one_micro_batch_within_the_budget(case: tuple[list
     for rows in batches:
         longest = max(lengths[row] for row in rows)
         assert len(rows) * longest <= budget or len(rows) == 1
+
+
+@given(lengths_and_budget)
+def test_packed_texts_are_counted_without_padding_and_fill_their_budget(case: tuple[list[int], int]) -> None:
+    lengths, budget = case
+    batches = plan_packed(lengths, budget)
+    assert [int(row) for rows in batches for row in rows] == sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    sizes = [sum(lengths[row] for row in rows) for rows in batches]
+    assert all(size <= budget or len(rows) == 1 for size, rows in zip(sizes, batches, strict=True))
+    for size, after in zip(sizes, batches[1:], strict=False):
+        assert size + lengths[after[0]] > budget, "the next text would not have fitted"
 
 
 @given(lengths_and_budget)
@@ -68,5 +79,6 @@ def test_padding_share_by_hand() -> None:
 
 
 def test_a_budget_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        plan([1], 0)
+    for planning in (plan, plan_packed):
+        with pytest.raises(ValueError, match="at least 1"):
+            planning([1], 0)

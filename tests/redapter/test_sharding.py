@@ -53,6 +53,7 @@ def _cases() -> Iterator[tuple[str, str, str, TrainConfig]]:
     yield "few", "bert", "float64", msgspec.structs.replace(STEP, global_queries=1, micro_batch_tokens=100)
     yield "recomputed", "qwen3", "float32", msgspec.structs.replace(STEP, activation_checkpointing=True)
     yield "bf16", "qwen3", "float32", msgspec.structs.replace(STEP, activation_checkpointing=True, bf16=True)
+    yield "packed", "qwen3", "float32", msgspec.structs.replace(STEP, activation_checkpointing=True, packed=True)
 
 
 CASES = {name: (model, dtype, config) for name, model, dtype, config in _cases()}

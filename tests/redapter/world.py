@@ -60,6 +60,8 @@ def step(data: str, cases: dict[str, dict[str, Any]], out: str) -> None:
         config = msgspec.convert(case["config"], TrainConfig)
         ranks = join_ranks(shard=config.shard)
         encoder = Encoder.load(case["model"], dtype=case["dtype"], device="cpu")
+        if config.packed:
+            encoder.pack(bf16=config.bf16)
         if config.activation_checkpointing:
             checkpoint_activations(layer_stack(encoder.model))
         if ranks.sharded:

@@ -83,6 +83,12 @@ def train(
     bf16: Annotated[bool | None, typer.Option("--bf16/--no-bf16", help="bfloat16 autocast.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides order and draws.")] = None,
     micro_batch_tokens: Annotated[int | None, typer.Option(help="Tokens computed at once: bounds memory.")] = None,
+    packed: Annotated[
+        bool | None,
+        typer.Option(
+            "--packed/--padded", help="Lay texts one after the other instead of padding them: the same gradient."
+        ),
+    ] = None,
     activation_checkpointing: Annotated[
         bool | None,
         typer.Option(
@@ -145,6 +151,7 @@ def train(
         "bf16": bf16,
         "seed": seed,
         "micro_batch_tokens": micro_batch_tokens,
+        "packed": packed,
         "activation_checkpointing": activation_checkpointing,
         "shard": shard,
         "validate_every_steps": validate_every_steps,

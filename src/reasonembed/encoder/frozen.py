@@ -71,10 +71,13 @@ class FrozenLayers:
         states.origin = origin
         self._model = model
 
-    def __call__(self, ids: Sequence[TokenIds], inputs: Mapping[str, Any]) -> Tensor:
-        """The last hidden states of a batch, shape (B, T, D); `inputs` are the model's own, padded on the right."""
+    def __call__(self, ids: Sequence[TokenIds], inputs: Mapping[str, Any], *, packed: bool = False) -> Tensor:
+        """The last hidden states of a batch, shape (B, T, D); `inputs` are the model's own, padded on the right.
+
+        packed: they are those of packed texts, one row for all.
+        """
         states = [self.states.get(row, self._below) for row in ids]
-        states_BTD = nn.utils.rnn.pad_sequence(states, batch_first=True)
+        states_BTD = torch.cat(states)[None] if packed else nn.utils.rnn.pad_sequence(states, batch_first=True)
         with self._passing_through(), self._entering(lambda _: states_BTD):
             return self._model(**inputs).last_hidden_state
 

@@ -46,6 +46,26 @@ def _cheapest_counts(sizes: npt.NDArray[np.int64], budget: int) -> list[int]:
     return counts
 
 
+def plan_packed(lengths: Sequence[int] | npt.NDArray[np.integer], budget_tokens: int) -> list[Rows]:
+    """Rows of `lengths` in micro-batches, longest first, each of at most `budget_tokens` real tokens.
+
+    For packed texts, of which none is padded. A single text longer than the budget stands alone. Equal lengths keep
+    their order and stand together. Raises ValueError if the budget is below 1.
+    """
+    if budget_tokens < 1:
+        raise ValueError(f"budget_tokens is {budget_tokens}; it must be at least 1.")
+    sizes = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    ends = np.cumsum(sizes[order])
+    batches, start = [], 0
+    while start < len(order):
+        before = int(ends[start] - sizes[order[start]])
+        stop = max(start + 1, int(np.searchsorted(ends, before + budget_tokens, side="right")))
+        batches.append(order[start:stop])
+        start = stop
+    return batches
+
+
 def padded_tokens(lengths: Sequence[int] | npt.NDArray[np.integer], batches: Sequence[Rows]) -> int:
     """How many tokens are computed when `batches` are padded to their longest, padding included."""
     sizes = np.asarray(lengths, dtype=np.int64)

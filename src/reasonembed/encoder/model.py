@@ -20,8 +20,9 @@ from reasonembed.encoder.frozen import FrozenLayers, FrozenStates
 from reasonembed.encoder.golden import check_golden
 from reasonembed.encoder.loading import is_causal, load_tokenizer, load_transformer
 from reasonembed.encoder.lora import layer_stack
-from reasonembed.encoder.microbatch import plan
-from reasonembed.encoder.pooling import POOLINGS, Pooling
+from reasonembed.encoder.microbatch import Rows, padded_tokens, plan, plan_packed
+from reasonembed.encoder.packed import CHECK_TEXTS, Packed
+from reasonembed.encoder.pooling import PACKED_POOLINGS, POOLINGS, Pooling
 from reasonembed.encoder.tokens import Side, TokenIds, Tokenized, Tokenizer, pad
 from reasonembed.errors import ConfigError, nearest
 
@@ -34,6 +35,7 @@ DTYPES = {
     "float64": torch.float64,
 }
 MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}  # measured: on a CPU larger ones fall out of the caches
+_PACKED_ERROR = {True: 1e-2, False: 1e-5}  # in half precision or not: how far from 1 a cosine may lie by rounding
 _WINDOW = 32768  # texts tokenised at once: bounds the memory of a large corpus
 
 
@@ -43,10 +45,12 @@ class Encoder:
     Attributes: `name`, `max_tokens` (special tokens included), `position_limit` (None: no fixed one),
     `dtype`, `dimension`, `pooling`, `prompts` (name -> what precedes a text), `device`, `model`,
     `tokenizer`, `causal`. The model stays in evaluation mode, in training too: dropout would take the
-    fused attention kernel away. `frozen`, where set, keeps what the layers that do not train make of a text.
+    fused attention kernel away. `frozen`, where set, keeps what the layers that do not train make of a text;
+    `packed`, where set (see `pack`), has texts computed without padding.
     """
 
     frozen: FrozenLayers | None = None
+    packed: Packed | None = None
 
     def __init__(
         self,
@@ -144,13 +148,76 @@ class Encoder:
         states = FrozenStates() if states is None else states
         self.frozen = FrozenLayers(self.model, layers, first, states) if first > 0 else None
 
+    def pack(self, *, bf16: bool = False) -> None:
+        """From now on, compute no padding: `embed` lays texts one after the other in a row (packed.py). Until `unpack`.
+
+        bf16: whether it is going to run under bfloat16 autocast.
+        Raises ConfigError for a model that cannot, also if its packed vectors of a few texts are not the padded ones.
+        """
+        if self.packed:
+            return
+        ids = self.tokenize(CHECK_TEXTS)
+        try:
+            padded_BD = self._checked(ids, bf16)
+            self.packed = Packed(self.model, bf16=bf16)
+            packed_BD = self._checked(ids, bf16)
+        except ConfigError:
+            self.unpack()
+            raise
+        error = 1 - float((padded_BD * packed_BD).sum(dim=1).min())
+        if not error <= _PACKED_ERROR[bf16 or self.dtype in ("bfloat16", "float16")]:
+            self.unpack()
+            raise ConfigError(
+                f"{self.name} gives other vectors when texts are packed into one row (cosine {1 - error:.5f} to the "
+                f"padded ones): something in it does not start anew with each text. Leave packed out."
+            )
+
+    def unpack(self) -> None:
+        """Compute texts padded again, with the model's own attention."""
+        if self.packed:
+            self.packed.lift()
+        self.packed = None
+
+    @torch.no_grad()
+    def _checked(self, ids: Sequence[TokenIds], bf16: bool) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            return self.embed(ids).double()
+
+    def micro_batches(self, lengths: Sequence[int] | npt.NDArray[np.integer], budget_tokens: int) -> list[Rows]:
+        """Rows of `lengths` in micro-batches of at most `budget_tokens`: padded tokens, or real ones where packed."""
+        return (plan_packed if self.packed else plan)(lengths, budget_tokens)
+
+    def computed_tokens(self, lengths: npt.NDArray[np.integer], batches: Sequence[Rows]) -> int:
+        """How many tokens are computed when `batches` are embedded: padding included, unless packed."""
+        if self.packed:
+            return sum(int(lengths[rows].sum()) for rows in batches)
+        return padded_tokens(lengths, batches)
+
     def embed(self, ids: Sequence[TokenIds], *, padding_side: Side = "right") -> Tensor:
         """The vectors of one batch of tokenised texts, shape (B, D), L2-normalised; gradients flow.
 
-        Half-precision models give float32 vectors. The padding side changes nothing but rounding; a
+        Half-precision models give float32 vectors. Padding side and packing change nothing but rounding; a
         causal model padded on the right needs no mask, since no token looks to its right, and is
-        faster without.
+        faster without. Padding asked for on the left is computed as such, packed or not.
         """
+        if self.packed and padding_side == "right":
+            pooled_BD = self._embed_packed(self.packed, ids)
+        else:
+            pooled_BD = self._embed_padded(ids, padding_side)
+        wide = torch.promote_types(pooled_BD.dtype, torch.float32)
+        return torch.nn.functional.normalize(pooled_BD.to(wide), dim=-1)
+
+    def _embed_packed(self, packed: Packed, ids: Sequence[TokenIds]) -> Tensor:
+        inputs = packed.inputs(ids)
+        if self.causal:
+            inputs["use_cache"] = False
+        if self.frozen is not None:
+            hidden_1TD = self.frozen(ids, inputs, packed=True)
+        else:
+            hidden_1TD = self.model(**inputs).last_hidden_state
+        return PACKED_POOLINGS[self.pooling](hidden_1TD[0], inputs["cu_seq_lens_q"])
+
+    def _embed_padded(self, ids: Sequence[TokenIds], padding_side: Side) -> Tensor:
         input_BT, mask_BT = (tensor.to(self.device) for tensor in pad(ids, self.tokenizer.pad_id, side=padding_side))
         inputs: dict[str, Any] = {"input_ids": input_BT}
         if self.causal:
@@ -163,9 +230,7 @@ class Encoder:
             hidden_BTD = self.frozen(ids, inputs)
         else:
             hidden_BTD = self.model(**inputs).last_hidden_state
-        pooled_BD = POOLINGS[self.pooling](hidden_BTD, mask_BT)
-        wide = torch.promote_types(pooled_BD.dtype, torch.float32)
-        return torch.nn.functional.normalize(pooled_BD.to(wide), dim=-1)
+        return POOLINGS[self.pooling](hidden_BTD, mask_BT)
 
     def encode(
         self,
@@ -185,7 +250,7 @@ class Encoder:
         done = 0
         for start in range(0, len(texts), _WINDOW):
             ids = self.tokenize([prompt + text for text in texts[start : start + _WINDOW]], max_tokens)
-            for rows in plan([len(row) for row in ids], budget):
+            for rows in self.micro_batches([len(row) for row in ids], budget):
                 with torch.inference_mode():
                     embedded_BD = self.embed([ids[row] for row in rows])
                 vectors_ND[start + rows] = embedded_BD.float().cpu().numpy()

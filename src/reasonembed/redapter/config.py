@@ -15,6 +15,7 @@ EPSILON = 1e-6  # the release's, under the fraction
 
 RUNNING_KEYS = (
     "micro_batch_tokens",
+    "packed",
     "kept_graph_mb",
     "activation_checkpointing",
     "shard",
@@ -71,7 +72,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     pooling: Literal["last_token", "mean", "cls"] | None = None
     """How token vectors become a text's; None: the base's own, which for a bare decoder is the paper's, last_token."""
     bf16: bool = False  # bfloat16 autocast; the paper: true, on GPUs
-    micro_batch_tokens: int = 2048  # padded tokens computed at once (measured best on a CPU); per device
+    micro_batch_tokens: int = 2048  # computed at once, padding included (measured best on a CPU); per device
+    packed: bool = False  # texts one after the other in a row, each seeing itself alone, instead of padded (our option)
     kept_graph_mb: int = 2048  # MiB that a batch's graph may take to be kept instead of cached; 0: always cached
     activation_checkpointing: bool = False  # keep a layer's input only and run it again for the backward pass
     shard: bool = False  # several processes hold a part of each weight instead of all (FSDP2); alone: no effect

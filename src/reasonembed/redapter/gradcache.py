@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reasonembed.encoder.microbatch import Rows, padded_tokens, plan
+from reasonembed.encoder.microbatch import Rows
 from reasonembed.encoder.model import Encoder
 from reasonembed.encoder.prompts import query_prompt
 from reasonembed.encoder.tokens import TokenIds
@@ -102,8 +102,8 @@ def cached_backward(
 ) -> StepOutcome:
     """Give the weights the gradient of `loss_of(vectors_UD).loss`: the plain computation's, in chunks.
 
-    budget_tokens: padded tokens of a micro-batch; it bounds memory and changes nothing else but rounding. The
-    texts that need a gradient are planned once, so that both passes run the same micro-batches.
+    budget_tokens: tokens of a micro-batch with their padding; it bounds memory and changes nothing else but rounding.
+    The texts that need a gradient are planned once, so that both passes run the same micro-batches.
     graph_bytes: a batch whose graph takes no more keeps it and spares the second pass; 0: none does. What the graph
     takes is reckoned from its first micro-batch, the longest texts. Each process decides for its own share; none
     keeps it where the weights are sharded.
@@ -114,7 +114,7 @@ def cached_backward(
     """
     lengths = np.array([len(row) for row in texts.ids])
     trained, measured = (
-        ranks.even([rows[inner] for inner in plan(lengths[rows], budget_tokens)])
+        ranks.even([rows[inner] for inner in encoder.micro_batches(lengths[rows], budget_tokens)])
         for rows in (ranks.share(texts.trained_rows, lengths), ranks.share(texts.measured_rows, lengths))
     )
 
@@ -145,7 +145,7 @@ def cached_backward(
     losses = ranks.together(second_pass)
     ranks.sum_gradients(encoder.model)
     tokens = int(lengths.sum())
-    computed, kept = ranks.total(padded_tokens(lengths, [*trained, *measured]), int(graph_kept))
+    computed, kept = ranks.total(encoder.computed_tokens(lengths, [*trained, *measured]), int(graph_kept))
     return StepOutcome(losses, tokens, 1 - tokens / computed, kept == ranks.size)
 
 
@@ -164,7 +164,7 @@ def _first_pass(
         memory = GraphMemory(encoder.model)
         with memory.counting():
             vectors.append(embed(trained[0]))
-        sizes = [len(rows) * int(lengths[rows].max()) for rows in trained]
+        sizes = [encoder.computed_tokens(lengths, [rows]) for rows in trained]
         kept = memory.size_bytes / sizes[0] * sum(sizes) <= graph_bytes
         if not kept:
             vectors[0] = vectors[0].detach()

@@ -16,7 +16,7 @@ class StepMemory:
 
     @property
     def budget_tokens(self) -> int:
-        """Padded tokens of a micro-batch."""
+        """Tokens of a micro-batch, padding included."""
         return max(1, self.asked_tokens >> self.halvings)
 
     @property

@@ -88,6 +88,8 @@ def prepare(
             f"matryoshka_dims asks for {max(config.matryoshka_dims)} dimensions and {receipt.base} has "
             f"{encoder.dimension}. Choose fewer; all {encoder.dimension} are trained anyway."
         )
+    if config.packed:
+        encoder.pack(bf16=config.bf16)
     if config.train_layers is not None and not ranks.sharded:  # which keeps all processes in step, also below
         encoder.keep_frozen(config.train_layers, frozen)
     ranks.same_weights(encoder.model)  # adapters begin at random

@@ -101,6 +101,7 @@ def train(
     if log:
         encoder = with_weights(base, config, weights) if weights else training.encoder
         encoder.frozen = None  # from here on the model is a model like any other
+        encoder.unpack()
         totals = total(log.records)
         if totals.truncated:
             logger.warning("%d texts were longer than the limit and were cut (counted at each use).", totals.truncated)

@@ -21,7 +21,6 @@ import numpy.typing as npt
 import torch
 
 from reasonembed.beir import Collection
-from reasonembed.encoder.microbatch import plan
 from reasonembed.encoder.model import Encoder
 from reasonembed.evaluate.run import evaluate
 from reasonembed.files import sha256_json, write_jsonl
@@ -87,7 +86,7 @@ class Validation:
     def measure(self, encoder: Encoder, step: int, *, budget_tokens: int) -> None:
         """Validate the model as it is after `step`, note the result, and keep its weights if they are the best.
 
-        budget_tokens: padded tokens that are encoded at once.
+        budget_tokens: tokens that are encoded at once, padding included.
         """
         started = time.perf_counter()
         per_domain = self._scores(encoder, step, budget_tokens)
@@ -238,7 +237,8 @@ class _SharedEncoder:
         own = self._ranks.share(np.arange(len(texts)), np.array([len(text) for text in texts]))
         ids = self._encoder.tokenize([prompt + texts[row] for row in own], max_tokens)
         vectors_ND = torch.zeros(len(texts), self.dimension, device=self._ranks.device)
-        for rows in self._ranks.even(plan([len(row) for row in ids], self._budget_tokens)):
+        planned = self._encoder.micro_batches([len(row) for row in ids], self._budget_tokens)
+        for rows in self._ranks.even(planned):
             with torch.no_grad():  # not inference mode: sharded weights put together in it could not train
                 embedded_BD = self._encoder.embed([ids[row] for row in rows] or _FOR_COMPANY)
             vectors_ND[torch.from_numpy(own[rows])] = embedded_BD[: len(rows)].float()
