@@ -78,7 +78,8 @@ def prepare(
 ) -> Training:
     """The base model, whole or this process's part of it, and its optimiser, as they are before the first step.
 
-    frozen: see `train.train`. Raises InputError if `base` is no model, or smaller than `matryoshka_dims` asks for.
+    frozen: see `train.train`. Raises InputError if `base` is no model, or smaller than `matryoshka_dims` asks for;
+    ConfigError if it cannot take packed texts that `config` asks for.
     """
     ranks = validation.ranks
     torch.manual_seed(config.seed)
