@@ -1,7 +1,7 @@
 """What a run with one source per query writes does not change by accident: neither rows nor keys of the journal.
 
-The hashes are those of the first version, from before a query could have several sources. Whoever changes a prompt, a row
-or a deciding key on purpose puts the new ones here, and knows that workspaces made before must be paid for again.
+The hashes are from before a query could have several sources. Whoever changes a prompt, a row or a deciding key on
+purpose puts the new ones here, and knows that workspaces made before are refused or must be paid for again.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ def from_examples(
     """ReMixer's examples with their texts from `corpus`, batch shape and instruction from `domain`.
 
     allow_source: let a query's source stand among its positives, for the paper's ablation alone.
-    Raises InputError for an id that the corpus lacks, an example without a positive, or one whose source, companion or a copy
-    of them stands among its passages (law 1).
+    Raises InputError for an id that the corpus lacks, an example without a positive, or one whose source, companion or
+    a copy of them stands among its passages (law 1).
     """
     rows = []
     for example in examples:
@@ -158,8 +158,8 @@ def _refuse_source(example: Example, where: str) -> None:
     for graded in (*example.positives, *example.negatives):
         if graded.doc_id in apart:
             raise InputError(
-                f"{where} has {shown(graded.doc_id)}, its source, a companion or a copy of them, among its passages: a trivial "
-                f"positive or a false negative. Make the examples again, or take it out."
+                f"{where} has {shown(graded.doc_id)}, its source, a companion or a copy of them, among its passages: a "
+                f"trivial positive or a false negative. Make the examples again, or take it out."
             )
 
 

@@ -100,6 +100,6 @@ def _guard(row: MinedQuery, graded: Iterable[Graded]) -> None:
     trivial = kept_apart(row).intersection(one.doc_id for one in graded)
     if trivial:
         raise AssertionError(
-            f"the query {row.query_id!r} was judged against its source, a companion, or a copy of them, {sorted(trivial)}: "
-            f"law 1 is broken. This is a mistake in reasonembed; please report it."
+            f"the query {row.query_id!r} was judged against its source, a companion, or a copy of them, "
+            f"{sorted(trivial)}: law 1 is broken. This is a mistake in reasonembed; please report it."
         )

@@ -1,7 +1,7 @@
 """Companions of a source: the further documents that its query is written from, where several per query are asked for.
 
-They are those that BM25 ranks next to the source by the source's own text: documents that belong together. Near-copies of
-the source and of one another are passed over, so that what they share is an idea and not a wording.
+They are those that BM25 ranks next to the source by the source's own text: documents that belong together. Near-copies
+of the source and of one another are passed over, so that what they share is an idea and not a wording.
 Deviation: the paper writes each query from one document, as `sources_per_query = 1` does.
 """
 
@@ -74,7 +74,7 @@ def find_companions(
     task: shows progress, as `reasonembed.progress.task`.
     """
     nearest = _Nearest(corpus, index, eligible)
-    found: dict[str, tuple[str, ...]] = {doc_id: () for doc_id in source_ids}
+    found: dict[str, tuple[str, ...]] = dict.fromkeys(source_ids, ())
     apart: dict[str, set[str]] = {doc_id: set() for doc_id in found}
     latest = {doc_id: doc_id for doc_id in found}  # source -> the last document that was found for it
     for number in range(1, count + 1):
@@ -85,9 +85,9 @@ def find_companions(
         with task(f"companion {number} of {count}", total=len(latest)) as advance:
             following = {}
             for source_id in latest:
-                if (doc_id := nearest(source_id, apart[source_id])) is not None:
-                    following[source_id] = doc_id
-                    found[source_id] += (doc_id,)
+                if (best := nearest(source_id, apart[source_id])) is not None:
+                    following[source_id] = best
+                    found[source_id] += (best,)
                 advance(1)
         latest = following
     return found

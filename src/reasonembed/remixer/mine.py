@@ -1,7 +1,7 @@
 """Step 3, source-excluded candidate mining: what a retriever finds for a query in the corpus.
 
-The source and its near-copies are taken out before the cut, as are a query's further sources and theirs, so that a query
-gets its `top_k` candidates all the same; where the retriever ranks fewer, there are fewer: nothing is filled in
+The source and its near-copies are taken out before the cut, as are a query's further sources and theirs, so that a
+query gets its `top_k` candidates all the same; where the retriever ranks fewer, there are fewer: nothing is filled in
 (PAPER.md section 1).
 """
 

@@ -22,4 +22,6 @@ def source_positive_examples(examples: Iterable[Example]) -> Iterator[Example]:
     positives go, since as negatives they would punish what is right.
     """
     for example in examples:
-        yield msgspec.structs.replace(example, positives=tuple(Graded(doc_id, _TOP_GRADE) for doc_id in source_ids(example)))
+        yield msgspec.structs.replace(
+            example, positives=tuple(Graded(doc_id, _TOP_GRADE) for doc_id in source_ids(example))
+        )
