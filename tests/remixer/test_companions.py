@@ -92,8 +92,9 @@ def test_documents_that_may_not_be_sources_are_none_and_one_with_too_few_is_drop
     assert isinstance(source, Source) and len(source.companion_ids) == 2
 
 
-def test_more_copies_than_are_ranked_at_once_hide_no_companion(corpus_of):
-    copies = {f"copy{number:03}": f"{SALT} {number}" for number in range(100)}
+@pytest.mark.parametrize("copied", ["s", "worm"])
+def test_more_copies_than_are_ranked_at_once_hide_no_companion(corpus_of, copied: str):
+    copies = {f"copy{number:03}": f"{TEXTS[copied]} {number}" for number in range(100)}
     assert companions(corpus_of({**copies, **TEXTS}), "s")["s"][1] == "fish"
 
 
