@@ -42,7 +42,7 @@ def synthesize(
     ] = None,
     sources_per_query: Annotated[
         int | None,
-        typer.Option(help="Write each query from so many documents that belong together, 1 to 5. Default: 1."),
+        typer.Option(help="Write each query from so many documents that belong together, 1 to 5."),
     ] = None,
     benchmark: Annotated[
         list[Path] | None,

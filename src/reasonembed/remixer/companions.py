@@ -1,7 +1,8 @@
 """Companions of a source: the further documents that its query is written from, where several per query are asked for.
 
 They are those that BM25 ranks next to the source by the source's own text: documents that belong together. Near-copies
-of the source and of one another are passed over, so that what they share is an idea and not a wording.
+of the source and of one another are passed over, so that what they share is an idea and not a wording. They meet what
+`select` asks of a source without a model: the domain check is asked of sources alone.
 Deviation: the paper writes each query from one document, as `sources_per_query = 1` does.
 """
 
