@@ -5,6 +5,8 @@ Ids are strings and data: they never become file names.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 
@@ -55,11 +57,19 @@ class Graded(msgspec.Struct, frozen=True):
     grade: int
 
 
-class Example(msgspec.Struct, frozen=True):
+class Companion(msgspec.Struct, frozen=True):
+    """A further document that a query was written from, beside its source, with the near-copies of it."""
+
+    doc_id: str
+    copy_ids: tuple[str, ...] = ()
+
+
+class Example(msgspec.Struct, frozen=True, omit_defaults=True):
     """One training example by ids: a query, its source, and graded positives and negatives.
 
     `source_id` is the document the query was written from; it is in neither list, nor is a near-copy of it
-    (listed in `copy_ids`), so that no trivial positive can arise downstream.
+    (listed in `copy_ids`), so that no trivial positive can arise downstream. Nor are its `companions` and their copies,
+    where the query was written from several documents.
     """
 
     query_id: str
@@ -68,7 +78,38 @@ class Example(msgspec.Struct, frozen=True):
     reasoning_query: str
     positives: tuple[Graded, ...]
     negatives: tuple[Graded, ...]
-    copy_ids: tuple[str, ...] = ()
+    copy_ids: tuple[str, ...] = msgspec.field(default_factory=lambda: ())  # no plain (): it is written where empty too
+    companions: tuple[Companion, ...] = ()  # left out of a row that has none
+
+
+class Sourced(Protocol):
+    """A row that knows which documents its query was written from, and the near-copies of each."""
+
+    @property
+    def source_id(self) -> str:
+        """The first of these documents."""
+        ...
+
+    @property
+    def copy_ids(self) -> tuple[str, ...]:
+        """The near-copies of that one."""
+        ...
+
+    @property
+    def companions(self) -> tuple[Companion, ...]:
+        """The others with theirs; mostly none."""
+        ...
+
+
+def source_ids(row: Sourced) -> tuple[str, ...]:
+    """All documents that the row's query was written from, its source first."""
+    return (row.source_id, *(companion.doc_id for companion in row.companions))
+
+
+def kept_apart(row: Sourced) -> frozenset[str]:
+    """What the row's query must never meet (law 1): all documents that it was written from, and their near-copies."""
+    copies = (doc_id for companion in row.companions for doc_id in companion.copy_ids)
+    return frozenset((*source_ids(row), *row.copy_ids, *copies))
 
 
 class Dropped(msgspec.Struct, frozen=True):

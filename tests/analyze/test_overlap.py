@@ -79,4 +79,6 @@ def test_each_text_keeps_its_place_and_pools_keep_each_pair():
     pools = pooled([found, found], "share")
     assert pools == {"source": [1.0] * 2, "positives": [0.5, 0.0] * 2, "negatives": [1.0] * 2}
     assert pooled([found])["negatives"] == [pytest.approx(2 / 3)]
+    several = query_overlaps("glacier moraine", "glacier moraine", [], [], companions=["glacier", "sea"])
+    assert pooled([several, found])["source"] == [1.0, 0.5, 0.0, 1.0]
     assert pooled([]) == {"source": [], "positives": [], "negatives": []}

@@ -12,14 +12,20 @@ from typer.testing import CliRunner
 from reasonembed.analyze.distributions import distribution
 from reasonembed.analyze.overlap import overlap
 from reasonembed.analyze.statistics import costs_of, domain_statistics
-from reasonembed.analyze.statistics_sections import text_lines
+from reasonembed.analyze.statistics_sections import statistics_sections, text_lines
+from reasonembed.analyze.triviality_sections import text_lines as triviality_lines
+from reasonembed.analyze.triviality_sections import triviality_sections
 from reasonembed.cli.main import app
 from reasonembed.errors import InputError
 from reasonembed.llm.prices import Price, Prices
 from reasonembed.llm.spending import Spending
+from reasonembed.manifest import read_rows
 from reasonembed.pocket import pocket_folder
+from reasonembed.remixer.config import SelectConfig, SynthesisConfig
+from reasonembed.remixer.rows import Source
 from reasonembed.workflow.statistics import measure_statistics
 from reasonembed.workflow.synthesis import synthesize
+from reasonembed.workflow.triviality import measure_triviality
 from reasonembed.workspace import Workspace
 
 BIOLOGY = pocket_folder("biology")
@@ -64,6 +70,26 @@ def test_grades_and_lengths_are_those_of_the_recorded_replies(workspace: Workspa
     texts = [json.loads(line) for line in (BIOLOGY / "corpus.jsonl").read_text().splitlines()]
     contents = [f"{row['title']}\n{row['text']}" if row.get("title") else row["text"] for row in texts]
     assert [one.characters for one in found.lengths["documents"]] == [len(text) for text in contents]
+
+
+def test_with_several_sources_per_query_overlaps_are_over_all_of_them_and_reports_say_so(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    config = SynthesisConfig(limit=8, select=SelectConfig(domain_check=False, sources_per_query=3))
+    synthesize(BIOLOGY, domain="biology", workspace=tmp_path / "w", model="scripted", config=config)
+    several, one = measure_statistics(tmp_path / "w"), measure_statistics(workspace.path)
+    examples = len(several.positives)
+    assert examples and len(several.overlaps["source"]) == 3 * examples
+    rows = [row for row in read_rows(tmp_path / "w/biology/select", Source) if len(row.companion_ids) == 2]
+    assert len(several.lengths("sources")) == len({d for row in rows for d in (row.doc_id, *row.companion_ids)}) > 8
+    trivial = measure_triviality([tmp_path / "w"])
+    assert len(trivial.pooled("rouge_l")["source"]) == 3 * examples == 3 * len(trivial.ranks())
+    for found, lines in ((several, text_lines(several)), (trivial, triviality_lines(trivial))):
+        assert found.several_sources and "Queries were written from several documents" in "\n".join(lines)
+    assert "several documents" in str(statistics_sections(several)) and "several documents" in str(
+        triviality_sections(trivial)
+    )
+    assert not one.several_sources and "several documents" not in "\n".join(text_lines(one))
 
 
 def test_a_sample_measures_fewer_and_the_seed_alone_decides_which(workspace: Workspace) -> None:

@@ -21,7 +21,7 @@ from reasonembed.cli.main import app
 from reasonembed.errors import ConfigError, InputError
 from reasonembed.files import write_jsonl
 from reasonembed.pocket import pocket_folder
-from reasonembed.records import Example
+from reasonembed.records import Companion, Example
 from reasonembed.redapter.data import TrainingExample, read_released
 from reasonembed.search.bm25 import Bm25Index
 from reasonembed.search.ranking import rank_of, top_k
@@ -105,6 +105,26 @@ def test_the_sources_rank_counts_no_copies_and_one_without_shared_terms_comes_la
     assert rank("glacier", "s", "z-copy") == 2
     assert rank("glacier", "near", "z-copy") == 1
     assert rank(query, "none") == len(DOCUMENTS)
+
+
+def test_of_several_sources_each_makes_a_pair_and_the_one_that_ranks_first_gives_the_rank() -> None:
+    found = example_overlap(example("rain and wind"), RankedSource("the rain", 7, ("wind", "sea")))
+    assert found.rouge_l["source"] == (2 / 5, 2 / 4, 0.0)
+    index = Bm25Index.build(DOCUMENTS.values(), list(DOCUMENTS))
+    places = {doc_id: row for row, doc_id in enumerate(DOCUMENTS)}
+
+    def rank(query: str, source: str, *companions: Companion) -> int:
+        return source_rank(index, Example("q", source, query, "", (), (), (), companions), places)
+
+    query = "why does glacier ice move downhill slowly, and do rivers flood"
+    order = list(index.search({"q": query}, k=9)["q"])
+    assert order == ["z-copy", "s", "far", "near"]
+    assert rank(query, "near") == 4
+    assert rank(query, "near", Companion("far")) == 3
+    assert rank(query, "near", Companion("far", ("z-copy",))) == 2
+    assert rank(query, "far", Companion("near"), Companion("s", ("z-copy",))) == 1
+    assert rank("glacier ice", "none", Companion("near")) == 1
+    assert rank("glacier ice", "none", Companion("far")) == len(DOCUMENTS)
 
 
 def test_ranks_are_counted_by_powers_of_ten() -> None:

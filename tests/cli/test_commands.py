@@ -70,6 +70,16 @@ def test_every_command_explains_itself_with_an_example(command: str, tmp_path: P
     assert f"Example: reasonembed {command}" in done.stdout
 
 
+def test_several_sources_per_query_are_refused_for_recordings_and_written_by_a_model(tmp_path: Path) -> None:
+    several = ["-w", "w", "-d", "biology", "--sources-per-query", "2", "--limit", "4", "--stop-after", "generate"]
+    refused = reasonembed("synthesize", BIOLOGY, "-m", "recorded:pocket", *several, cwd=tmp_path)
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert "sources_per_query is 2, but recorded:pocket" in refused.stderr
+    written = reasonembed("synthesize", BIOLOGY, "-m", "scripted", *several, cwd=tmp_path)
+    assert written.returncode == 0, written.stderr
+    assert re.search(r"generate +4 rows of 4", written.stdout)
+
+
 def test_synthesize_says_what_each_stage_did_and_a_second_run_asks_nothing(workspace: Path) -> None:
     again = reasonembed(
         "synthesize", BIOLOGY, "-w", "runs/x", *RECORDED, "--holdout", "0.2", cwd=workspace.parent.parent

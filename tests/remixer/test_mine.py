@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from reasonembed.corpora import Reading, read_corpus
 from reasonembed.domains import load_domain
 from reasonembed.errors import DamageError
 from reasonembed.pocket import pocket_folder
-from reasonembed.records import Dropped
+from reasonembed.records import Companion, Dropped
 from reasonembed.remixer.config import MineConfig
 from reasonembed.remixer.mine import keep_candidates, mine_candidates
 from reasonembed.remixer.rankers import Rankers
@@ -35,6 +36,16 @@ def test_the_source_and_its_copies_are_left_out_before_the_cut(corpus_of, tmp_pa
     near = query("source", "why does salt draw water out of a slug through its moist skin until it shrivels")
     (row,) = mined([near], corpus_of(texts), tmp_path, MineConfig(top_k=5))
     assert row.copy_ids == ("chunk", "copy")
+    assert {candidate.doc_id for candidate in row.candidates} == {f"other{n}" for n in range(5)}
+
+
+def test_companions_and_their_copies_are_left_out_before_the_cut_too(corpus_of, tmp_path):
+    text = "salt draws water out of the slug through its moist skin until the animal shrivels and dies"
+    texts = {"source": "why salt and slug do not go together", "other source": text, "its copy": text.upper()}
+    texts |= {f"other{n}": f"salt and slug number {n} in the garden" for n in range(5)}
+    several = msgspec.structs.replace(query("source", "salt draws water from a slug"), companion_ids=("other source",))
+    (row,) = mined([several], corpus_of(texts), tmp_path, MineConfig(top_k=5))
+    assert (row.copy_ids, row.companions) == ((), (Companion("other source", ("its copy",)),))
     assert {candidate.doc_id for candidate in row.candidates} == {f"other{n}" for n in range(5)}
 
 

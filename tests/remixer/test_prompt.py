@@ -26,7 +26,7 @@ def test_an_unknown_field_is_a_mistake():
         fill("{{document}}", {})
 
 
-@pytest.mark.parametrize("name", ["select", "generate", "reason", "annotate"])
+@pytest.mark.parametrize("name", ["select", "generate", "generate_several", "reason", "annotate"])
 def test_every_prompt_fences_what_it_is_given_and_says_that_it_is_data(name: str):
     prompt = load_prompt(name)
     for kind in ("document", "query"):

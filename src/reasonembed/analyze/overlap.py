@@ -48,11 +48,12 @@ class Overlap(msgspec.Struct, frozen=True):
 
 
 class QueryOverlaps(msgspec.Struct, frozen=True):
-    """What a query shares with its source, with each positive and with each negative, in the order given."""
+    """What a query shares with its source, each positive, each negative and each further source, in the order given."""
 
     source: Overlap
     positives: tuple[Overlap, ...]
     negatives: tuple[Overlap, ...]
+    companions: tuple[Overlap, ...] = ()
 
 
 def word_counts(text: str, *, stop_words: Collection[str] = FUNCTION_WORDS) -> Counter[str]:
@@ -93,24 +94,36 @@ def query_overlaps(
     positives: Iterable[str],
     negatives: Iterable[str],
     *,
+    companions: Iterable[str] = (),
     stop_words: Collection[str] = FUNCTION_WORDS,
 ) -> QueryOverlaps:
-    """What `query` shares with the text that it was written from, and with those that it is trained on."""
+    """What `query` shares with the text that it was written from, and with those that it is trained on.
+
+    companions: the further texts that it was written from, if there were several.
+    """
     counts = word_counts(query, stop_words=stop_words)
 
     def against(texts: Iterable[str]) -> tuple[Overlap, ...]:
         return tuple(_overlap(counts, word_counts(text, stop_words=stop_words)) for text in texts)
 
-    return QueryOverlaps(source=against([source])[0], positives=against(positives), negatives=against(negatives))
+    return QueryOverlaps(
+        source=against([source])[0],
+        positives=against(positives),
+        negatives=against(negatives),
+        companions=against(companions),
+    )
 
 
 def pooled(
     overlaps: Iterable[QueryOverlaps], figure: Literal["jaccard", "share"] = "jaccard"
 ) -> dict[Kind, list[float]]:
-    """`figure` of all (query, text) pairs, by what the text is to the query: what a report shows."""
+    """`figure` of all (query, text) pairs, by what the text is to the query: what a report shows.
+
+    A query that was written from several documents has a pair in `source` for each of them.
+    """
     pools: dict[Kind, list[float]] = {"source": [], "positives": [], "negatives": []}
     for of_query in overlaps:
-        pools["source"].append(getattr(of_query.source, figure))
+        pools["source"] += [getattr(found, figure) for found in (of_query.source, *of_query.companions)]
         pools["positives"] += [getattr(found, figure) for found in of_query.positives]
         pools["negatives"] += [getattr(found, figure) for found in of_query.negatives]
     return pools

@@ -92,6 +92,11 @@ class Statistics(msgspec.Struct, frozen=True):
         return [count for one in self.domains for count in one.negatives]
 
     @property
+    def several_sources(self) -> bool:
+        """Whether queries were written from several documents, so that `overlaps` has a pair for each of them."""
+        return any(overlap.companions for one in self.domains for overlap in one.overlaps)
+
+    @property
     def overlaps(self) -> dict[str, list[float]]:
         """What a text is to its query -> weighted Jaccard similarities, over all domains."""
         return dict(pooled(overlap for one in self.domains for overlap in one.overlaps).items())
@@ -133,14 +138,15 @@ def domain_statistics(
     except InputError as error:
         corpus, unread = None, str(error)
     if corpus is not None:
-        source_ids = [row.doc_id for row in read_rows(folders[select.STAGE], Source)]
+        rows = read_rows(folders[select.STAGE], Source)
+        source_ids = list(dict.fromkeys(doc_id for row in rows for doc_id in (row.doc_id, *row.companion_ids)))
         lengths["documents"] = _lengths(corpus[one].content for one in _drawn(corpus.ids, sample, seed, domain))
         lengths["sources"] = _lengths(corpus[one].content for one in _drawn(source_ids, sample, seed, domain))
     if generate.STAGE in finished:
         lengths["queries"] = _lengths(row.query for row in read_rows(folders[generate.STAGE], GeneratedQuery))
     if reason.STAGE in finished:
-        rows = read_rows(folders[reason.STAGE], ReasonedQuery)
-        lengths["reasoning queries"] = _lengths(row.reasoning_query for row in rows)
+        reasoned = read_rows(folders[reason.STAGE], ReasonedQuery)
+        lengths["reasoning queries"] = _lengths(row.reasoning_query for row in reasoned)
     labels = read_rows(folders[annotate.STAGE], Label) if annotate.STAGE in finished else ()
     examples = list(read_rows(folders[assemble.STAGE], Example)) if assemble.STAGE in finished else []
     return DomainStatistics(
@@ -182,6 +188,7 @@ def _overlaps(
             corpus[one.source_id].content,
             [corpus[graded.doc_id].content for graded in one.positives],
             [corpus[graded.doc_id].content for graded in one.negatives],
+            companions=[corpus[companion.doc_id].content for companion in one.companions],
         )
         for one in examples
         if one.query_id in chosen

@@ -37,7 +37,9 @@ def statistics_sections(found: Statistics) -> list[Section]:
             found,
             (_grades_table(found), _per_query_table(found)),
         ),
-        _with_domains(overlap_section(found.overlaps), found, (_overlap_table(found),), note=_drawn(found)),
+        _with_domains(
+            overlap_section(found.overlaps), found, (_overlap_table(found),), note=(*_several(found), *_drawn(found))
+        ),
         _spend_section(found),
     ]
     return [section for section in sections if section is not None]
@@ -56,7 +58,7 @@ def text_lines(found: Statistics) -> list[str]:
         shown = table_of(found)
         if shown.rows:
             lines += [shown.caption, columns([shown.head, *([cell.text for cell in row] for row in shown.rows)]), ""]
-    return [*lines, *(block.text for block in (*_unread(found), *_drawn(found)))]
+    return [*lines, *(block.text for block in (*_unread(found), *_several(found), *_drawn(found)))]
 
 
 def _stages_section(found: Statistics) -> Section | None:
@@ -191,6 +193,13 @@ def _named(found: Statistics, values: Sequence[T], whole: T) -> Iterator[tuple[s
 
 def _quantile_heads() -> tuple[str, ...]:
     return tuple(key.replace("%", " %").capitalize() for key in QUANTILES)
+
+
+def _several(found: Statistics) -> tuple[Paragraph, ...]:
+    if not found.several_sources:
+        return ()
+    said = "Queries were written from several documents: the overlap with the source has a pair for each of them."
+    return (Paragraph(said, small=True),)
 
 
 def _drawn(found: Statistics) -> tuple[Paragraph, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 from reasonembed.analyze.distributions import distribution
 from reasonembed.analyze.overlap import Kind, content_counts, weighted_jaccard
 from reasonembed.analyze.rouge import rouge_l
-from reasonembed.records import Example
+from reasonembed.records import Example, kept_apart, source_ids
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.search.bm25 import Bm25Index
 from reasonembed.search.ranking import rank_of
@@ -32,17 +32,18 @@ Values = dict[Kind, tuple[float, ...]]
 
 
 class RankedSource(msgspec.Struct, frozen=True):
-    """The text that a query was written from, and its rank under BM25 (see `source_rank`)."""
+    """The text that a query was written from, or the texts, and the rank under BM25 (see `source_rank`)."""
 
     text: str
     rank: int
+    companions: tuple[str, ...] = ()  # the further texts
 
 
 class ExampleOverlap(msgspec.Struct, frozen=True):
     """What one query shares with its texts, figures from 0 to 1; without a source where none is known."""
 
     example_id: str
-    rouge_l: Values
+    rouge_l: Values  # a query written from several documents has a figure in "source" for each
     jaccard: Values
     source_rank: int | None = None  # from 1; the number of documents if query and source share no term
 
@@ -87,6 +88,11 @@ class Triviality(msgspec.Struct, frozen=True):
         """The domains whose data name no sources."""
         return [one.domain for one in self.domains if one.documents is None]
 
+    @property
+    def several_sources(self) -> bool:
+        """Whether queries were written from several documents, so that `source` has a pair for each of them."""
+        return any(len(one.rouge_l.get("source", ())) > 1 for domain in self.domains for one in domain.examples)
+
     def pooled(self, figure: str) -> dict[Kind, list[float]]:
         """`figure` of all pairs of all domains, by what the text is to the query; kinds without a pair left out."""
         pools = {kind: [value for one in self.domains for value in one.pool(figure, kind)] for kind in KINDS}
@@ -114,7 +120,7 @@ def example_overlap(example: TrainingExample, source: RankedSource | None = None
     """
     texts: dict[Kind, Sequence[str]] = {"positives": example.positives, "negatives": example.negatives}
     if source is not None:
-        texts = {"source": (source.text,), **texts}
+        texts = {"source": (source.text, *source.companions), **texts}
     query = words(example.query)
     counts = content_counts(query)
     rouge: Values = {}
@@ -130,13 +136,16 @@ def source_rank(index: Bm25Index, example: Example, places: Mapping[str, int]) -
     """The rank of the example's source when its query is searched by bag-of-words BM25 over the whole corpus.
 
     Copies of the source are not counted: they say the same. A source that shares no term with the query would not
-    be found; its rank is the number of documents.  places: doc_id -> its row in the index.
+    be found; its rank is the number of documents. Of several sources it is the one that ranks first, the others not
+    counted either.  places: doc_id -> its row in the index.
     """
     scores = index.scores(example.query)
-    source = places[example.source_id]
+    sources = [places[doc_id] for doc_id in source_ids(example)]
+    source = max(sources, key=lambda row: (np.float32(scores[row]), index.doc_ids[row]))
     if scores[source] <= 0:
         return len(places)
-    scores[[places[copy] for copy in example.copy_ids if copy in places]] = -np.inf
+    apart = [places[doc_id] for doc_id in kept_apart(example) if doc_id in places]
+    scores[[row for row in apart if row != source]] = -np.inf
     return rank_of(scores, index.doc_ids, source)
 
 

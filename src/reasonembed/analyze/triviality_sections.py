@@ -31,7 +31,7 @@ _TEXT_CHARS = 600  # shown of each text of a pair
 def triviality_sections(found: Triviality) -> list[Section]:
     """What was measured, ROUGE-L, weighted Jaccard, the source's rank, the most similar pairs."""
     return [
-        Section("measured", "What was measured", (Paragraph(_drawn(found)), *_unmeasured(found), _counts(found))),
+        Section("measured", "What was measured", _measured(found)),
         *(_overlap_section(found, figure) for figure in _FIGURES),
         _rank_section(found),
         _pairs_section(found),
@@ -50,8 +50,23 @@ def text_lines(found: Triviality) -> list[str]:
     if ranked:
         lines.append(f"Rank of the source under {_BM25}")
         lines.append(columns([_rank_head(), *([domain, *_rank_texts(row)] for domain, row in ranked.items())]))
-    lines += [block.text for block in _unmeasured(found)]
+    lines += [block.text for block in (*_several(found), *_unmeasured(found))]
     return lines
+
+
+def _measured(found: Triviality) -> tuple[Block, ...]:
+    return (Paragraph(_drawn(found)), *_several(found), *_unmeasured(found), _counts(found))
+
+
+def _several(found: Triviality) -> list[Paragraph]:
+    if not found.several_sources:
+        return []
+    return [
+        Paragraph(
+            "Queries were written from several documents: each of them makes a pair with its query, and the rank is "
+            "that of the one that ranks first, the others not counted."
+        )
+    ]
 
 
 def _drawn(found: Triviality) -> str:

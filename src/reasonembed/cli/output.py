@@ -314,6 +314,10 @@ def example_lines(example: ShownExample, domain: str, *, negatives: int) -> Iter
     yield from _paragraph(f"source {example.source.doc_id} (never a candidate)", example.source.content)
     if example.copy_ids:
         yield f"copies of the source: {', '.join(example.copy_ids)}"
+    for number, one in enumerate(example.companions, 2):
+        yield from _paragraph(f"source {number}: {one.document.doc_id} (never a candidate)", one.document.content)
+        if one.copy_ids:
+            yield f"copies of source {number}: {', '.join(one.copy_ids)}"
     for kind, documents in (("positive", example.positives), ("negative", example.negatives[:negatives])):
         for document in documents:
             yield from _graded(kind, document)

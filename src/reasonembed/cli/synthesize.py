@@ -40,6 +40,10 @@ def synthesize(
     sources: Annotated[
         Path | None, typer.Option(help="The only documents to write queries from: ids, one a line.")
     ] = None,
+    sources_per_query: Annotated[
+        int | None,
+        typer.Option(help="Write each query from so many documents that belong together, 1 to 5."),
+    ] = None,
     benchmark: Annotated[
         list[Path] | None,
         typer.Option(help="A collection whose judged documents must not be sources; may repeat."),
@@ -94,6 +98,7 @@ def synthesize(
         "corpus.chunk_chars": chunk_chars,
         "corpus.merge_duplicates": merge_duplicates,
         "select.domain_check": domain_check,
+        "select.sources_per_query": sources_per_query,
         "mine.retriever": retriever,
         "mine.model": retriever_model,
         "mine.pool": pool or None,

@@ -12,7 +12,7 @@ from reasonembed.data_files import file_stem, place, read_rows
 from reasonembed.domains import RELEASE_DEVICES, Domain, shipped_or_general
 from reasonembed.errors import InputError, shown
 from reasonembed.files import sha256_json
-from reasonembed.records import Example, Graded
+from reasonembed.records import Example, Graded, kept_apart
 from reasonembed.texts import text_key
 
 _SUFFIX = "-formatted.jsonl"
@@ -33,9 +33,7 @@ class TrainingExample(msgspec.Struct, frozen=True):
     group_size: int = 16
     global_queries: int = 64
     never_negative: frozenset[str] = frozenset()
-    """`text_key`s of its annotated positives, its source and the source's copies: masked in a batch (law
-    1).
-    """
+    """`text_key`s of its annotated positives, its sources and their copies: masked in a batch (law 1)."""
 
     @property
     def is_graded(self) -> bool:
@@ -65,8 +63,8 @@ def from_examples(
     """ReMixer's examples with their texts from `corpus`, batch shape and instruction from `domain`.
 
     allow_source: let a query's source stand among its positives, for the paper's ablation alone.
-    Raises InputError for an id that the corpus lacks, an example without a positive, or one whose source or a copy of
-    it stands among its passages (law 1).
+    Raises InputError for an id that the corpus lacks, an example without a positive, or one whose source, companion or
+    a copy of them stands among its passages (law 1).
     """
     rows = []
     for example in examples:
@@ -74,7 +72,7 @@ def from_examples(
         if not allow_source:
             _refuse_source(example, where)
         positives = _texts(example.positives, corpus, where)
-        apart = [corpus[doc_id].content for doc_id in (example.source_id, *example.copy_ids) if doc_id in corpus]
+        apart = [corpus[doc_id].content for doc_id in kept_apart(example) if doc_id in corpus]
         row = TrainingExample(
             example_id=example.query_id,
             domain=domain.name,
@@ -156,12 +154,12 @@ def _batch_shape(row: _Released, domain: Domain | str | None, shipped: Domain) -
 
 
 def _refuse_source(example: Example, where: str) -> None:
-    apart = {example.source_id, *example.copy_ids}
+    apart = kept_apart(example)
     for graded in (*example.positives, *example.negatives):
         if graded.doc_id in apart:
             raise InputError(
-                f"{where} has {shown(graded.doc_id)}, its source or a copy of it, among its passages: a trivial "
-                f"positive or a false negative. Make the examples again, or take it out."
+                f"{where} has {shown(graded.doc_id)}, its source, a companion or a copy of them, among its passages: a "
+                f"trivial positive or a false negative. Make the examples again, or take it out."
             )
 
 

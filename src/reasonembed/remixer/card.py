@@ -162,16 +162,26 @@ def _loading(domains: Sequence[DomainFacts]) -> str:
 
 
 def _making(domains: Sequence[DomainFacts]) -> Iterator[str]:
-    yield (
-        "No query has the document that it was written from, nor a near-copy of it, among its positives or negatives: "
-        "both were taken out before candidates were ranked."
-    )
+    if any(_sources_per_query(one.stages) > 1 for one in domains):
+        yield (
+            "No query has a document that it was written from, nor a near-copy of one, among its positives or "
+            "negatives: all of them were taken out before candidates were ranked."
+        )
+    else:
+        yield (
+            "No query has the document that it was written from, nor a near-copy of it, among its positives or "
+            "negatives: both were taken out before candidates were ranked."
+        )
     yield "\n".join(f"- {one.name}: {_exclusion_words(one.stages)}" for one in domains)
     yield from _stopping_words(domains)
     yield _table(_model_rows(domains))
     yield "A prompt is named by the SHA-256 of its text; prompts ship with reasonembed."
     versions = sorted({manifest.version for one in domains for manifest in one.stages.values()})
     yield f"Made with reasonembed {', '.join(versions)}."
+
+
+def _sources_per_query(stages: Mapping[str, Manifest]) -> int:
+    return int(stages[select.STAGE].config["select"].get("sources_per_query", 1))
 
 
 def _exclusion_words(stages: Mapping[str, Manifest]) -> str:
@@ -185,8 +195,16 @@ def _exclusion_words(stages: Mapping[str, Manifest]) -> str:
         benchmark = "documents that a benchmark judges were no sources"
     else:
         benchmark = "no benchmark's documents were excluded as sources, since none was named"
+    several = _sources_per_query(stages)
+    written = (
+        f"each query was written from {several} documents, a source and what BM25 ranks next to it by the source's "
+        f"text, near-copies passed over, and asks for the idea that they share; "
+        if several > 1
+        else ""
+    )
     return (
-        f"candidates by {by}, the best {table['top_k']}; near-copies share {table['near_copy']} of their word 3-grams; "
+        f"{written}candidates by {by}, the best {table['top_k']}; "
+        f"near-copies share {table['near_copy']} of their word 3-grams; "
         f"{benchmark}; SHA-256 of the corpus `{selected.inputs['corpus']}`"
     )
 

@@ -21,6 +21,7 @@ _LENGTHS: dict[str, float] = {  # paper
     "400 to 500 words": 2,
     "at least 500 words": 1,
 }
+MOST_SOURCES = 5  # our choice: an idea that more documents share is hardly one any more, and prompts grow
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _EDUCATION: dict[str, float] = {"high school": 1, "college": 2, "PhD": 2}  # paper
 
@@ -62,6 +63,7 @@ class SelectConfig(Decoding, frozen=True, kw_only=True):
     domain_check: bool = True  # paper: asks the generator whether the document belongs to the domain
     max_documents: int = 10_000  # paper: sampled per domain
     allow_benchmark_sources: bool = False  # paper: never; the pocket demo lifts the rule and says so
+    sources_per_query: int = 1  # paper; 2 to 5: a query is written from so many documents, see `companions`
     temperature: float = 0.0  # our choice: a yes or no
     max_tokens: int = 2048  # our choice: one word, and room for thinking
 
@@ -73,6 +75,18 @@ class SelectConfig(Decoding, frozen=True, kw_only=True):
             )
         if self.max_documents < 1:
             raise ValueError(f"max_documents is {self.max_documents}; it must be at least 1.")
+        if not 1 <= self.sources_per_query <= MOST_SOURCES:
+            raise ValueError(
+                f"sources_per_query is {self.sources_per_query}; it must lie between 1 and {MOST_SOURCES}."
+            )
+
+    @property
+    def deciding(self) -> dict[str, object]:
+        """What decides the sources, for the manifest; one source per query goes without saying."""
+        table: dict[str, object] = msgspec.to_builtins(self)
+        if self.sources_per_query == 1:
+            del table["sources_per_query"]
+        return table
 
 
 class GenerateConfig(Decoding, frozen=True, kw_only=True):

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonembed.corpora import Corpus
 from reasonembed.records import Document
 from reasonembed.texts import normal_words, normalise
 
@@ -36,6 +37,7 @@ _PIECES = re.compile(f"[{_NO_SPACES}]|[^{_NO_SPACES}]+")
 _ROUNDING = 1e-9  # 0.8 x 10 is to be 8
 _CACHED_WORDS = 1_000_000  # bounds the cache of word hashes to about 150 MB
 _BLOCK_CHARS = 300_000  # documents are taken together, so that NumPy is called on long arrays
+_REPORT_EVERY = 256  # documents
 _SIEVE_BITS = 24  # 16 MB: which upper bits of a hash any source has; the rest need not be looked for
 _SIEVE_SHIFT = np.uint64(64 - _SIEVE_BITS)
 
@@ -81,6 +83,32 @@ def find_near_copies(
     return NearCopies(
         {source.doc_id: tuple(sorted(ids - {source.doc_id})) for source, ids in zip(sources, found, strict=True)}
     )
+
+
+def copies_within(
+    corpus: Corpus, doc_ids: Iterable[str], *, threshold: float, advance: Callable[[int], None]
+) -> dict[str, tuple[str, ...]]:
+    """For each of the documents what counts as a copy of it in its corpus (law 1), in order of id.
+
+    These are its near-copies, and the pieces of its file that overlap it.  advance: told how many more documents of
+    the corpus were gone through.
+    """
+    documents = [corpus[doc_id] for doc_id in doc_ids]
+    near = find_near_copies(documents, _counted(corpus, advance), threshold=threshold)
+    return {
+        one.doc_id: tuple(
+            sorted({*near.of(one.doc_id), *corpus.overlapping.get(one.doc_id, ())}.intersection(corpus.documents))
+        )
+        for one in documents
+    }
+
+
+def _counted(corpus: Corpus, advance: Callable[[int], None]) -> Iterator[Document]:
+    for number, document in enumerate(corpus, 1):
+        yield document
+        if number % _REPORT_EVERY == 0:
+            advance(_REPORT_EVERY)
+    advance(len(corpus) % _REPORT_EVERY)
 
 
 def _blocks(corpus: Iterable[Document]) -> Iterator[list[Document]]:

@@ -13,6 +13,7 @@ from reasonembed.llm.prices import Prices
 from reasonembed.llm.spending import Spending
 from reasonembed.records import Candidate
 from reasonembed.remixer import annotate, generate, mine, reason, select
+from reasonembed.remixer.config import SelectConfig
 from reasonembed.remixer.job import Job
 from reasonembed.remixer.rows import Conditions, GeneratedQuery, MinedQuery, Source, query_id_of
 from reasonembed.texts import row_seed
@@ -132,7 +133,14 @@ def _sources(job: Job) -> Sequence[Source]:
         return list(islice((one for one in job.sources() if one.doc_id in job.corpus), SAMPLE))
     eligible = select.eligible_ids(job.corpus, job.config.select, job.benchmark)
     allowed = eligible if job.listed is None else eligible.intersection(job.listed)
-    return [Source(doc_id) for doc_id in _spread(allowed)]
+    drawn = _spread(allowed)
+    return [Source(one, _stand_ins(drawn, place, job.config.select)) for place, one in enumerate(drawn)]
+
+
+def _stand_ins(drawn: Sequence[str], place: int, config: SelectConfig) -> tuple[str, ...]:
+    """The documents after the one at `place`, for companions that are not chosen yet: about as long, all the same."""
+    following = (*drawn[place + 1 :], *drawn[:place])
+    return following[: config.sources_per_query - 1]
 
 
 def _queries(job: Job) -> Sequence[GeneratedQuery]:

@@ -1,10 +1,13 @@
-"""Step 1, conditioned query generation: a query for which the source's principle is of use (paper)."""
+"""Step 1, conditioned query generation: a query for which the source's principle is of use (paper).
+
+Deviation, on request: a query from several documents asks for the idea that they share, by a prompt of its own.
+"""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from reasonembed.corpora import Corpus
 from reasonembed.domains import LANGUAGES, Domain
@@ -38,6 +41,24 @@ _POINTING = re.compile(
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
+_POINTING_AT_SEVERAL = re.compile(
+    rf"""\b(?:
+        (?:the|these|those|both|given|provided)\s+(?:passages|excerpts)\b
+            (?!\s+(?:of|through|from|between|into|to|across|in)\b)
+      | these\s+documents\b
+      | (?:the|these)\s+(?:above|aforementioned|provided|preceding|source)\s+{_TEXT}s\b
+      | (?:the|these)\s+{_TEXT}s\s+(?:above|provided)\b
+      | (?:according\s+to|based\s+on)\s+(?:the|these|both)\s+{_TEXT}s\b
+      | as\s+(?:described|stated|explained|mentioned)\s+in\s+(?:the|these|both)\s+{_TEXT}s\b
+      | document\s+[1-5]\b                    # as the prompt numbers them
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def prompt_name(sources_per_query: int) -> str:
+    """The prompt that a query from so many documents is written by."""
+    return STAGE if sources_per_query == 1 else f"{STAGE}_several"
 
 
 def generate_queries(
@@ -50,21 +71,21 @@ def generate_queries(
     door: Door,
     total: int | None = None,
 ) -> Iterator[GeneratedQuery | Dropped]:
-    """A query per source, in the order of the sources, or the reason why there is none.
+    """A query per source and its companions, in the order of the sources, or the reason why there is none.
 
     sources: called twice, as `Door.replies` wants it.
     """
 
     def requests() -> Iterator[Request]:
         for source in sources():
-            yield _request(corpus[source.doc_id], domain, config, seed)
+            yield _request(source, corpus, domain, config, seed)
 
     replies = door.replies(requests, label=f"{domain.name} {STAGE}", total=total)
     for source, (_, reply) in zip(sources(), replies, strict=True):
         conditions = Conditions(conditioned=False)
         if door.honours_conditions:
             conditions = sample_conditions(source.doc_id, config, seed=seed)
-        yield _row(source.doc_id, reply, conditions, config)
+        yield _row(source, reply, conditions, config)
 
 
 def sample_conditions(doc_id: str, config: GenerateConfig, *, seed: int) -> Conditions:
@@ -93,8 +114,10 @@ def clean_query(text: str) -> str:
             return cleaned
 
 
-def refuse_query(query: str, config: GenerateConfig) -> tuple[str, str] | None:
+def refuse_query(query: str, config: GenerateConfig, *, several: bool = False) -> tuple[str, str] | None:
     """Reason and detail if a cleaned reply is no query that stands alone; None if it is one.
+
+    several: it was written from several documents, so that it must not point at them in the plural either.
 
     The words that give a reference to the source away are English ones; in other languages the prompt alone
     asks for it. "The passage of time" and a text that the query itself speaks of are left alone.
@@ -103,7 +126,7 @@ def refuse_query(query: str, config: GenerateConfig) -> tuple[str, str] | None:
         return "query_too_short", f"{len(query)} characters: {shown(query)}"
     if len(query) > config.max_chars:
         return "query_too_long", f"{len(query)} characters, at most {config.max_chars} wanted"
-    if match := _POINTING.search(query):
+    if match := _POINTING.search(query) or (several and _POINTING_AT_SEVERAL.search(query)):
         start = max(0, match.start() - 20)
         return "points_at_its_source", shown(query[start : match.end() + 20])
     return None
@@ -114,8 +137,9 @@ def _draw(draw: random.Random, weights: Mapping[str, float]) -> str | None:
     return draw.choices(choices, [weights[choice] for choice in choices])[0] if choices else None
 
 
-def _request(document: Document, domain: Domain, config: GenerateConfig, seed: int) -> Request:
-    conditions = sample_conditions(document.doc_id, config, seed=seed)
+def _request(source: Source, corpus: Corpus, domain: Domain, config: GenerateConfig, seed: int) -> Request:
+    conditions = sample_conditions(source.doc_id, config, seed=seed)
+    doc_ids = (source.doc_id, *source.companion_ids)
     fields = {
         "query_kind": domain.query_kind,
         "document_kind": domain.document_kind,
@@ -123,21 +147,36 @@ def _request(document: Document, domain: Domain, config: GenerateConfig, seed: i
         "length": conditions.length or "",
         "education": conditions.education or "",
         "language": LANGUAGES[domain.language].capitalize(),
-        "document": fenced(document.content),
+        **_shown_documents([corpus[doc_id] for doc_id in doc_ids]),
     }
     return Request(
-        custom_id=custom_id(STAGE, domain.name, document.doc_id),
-        messages=fill(load_prompt(STAGE), fields),
+        custom_id=custom_id(STAGE, domain.name, *doc_ids),
+        messages=fill(load_prompt(prompt_name(len(doc_ids))), fields),
         sampling=config.sampling,
-        seed=row_seed(seed, STAGE, document.doc_id),
+        seed=row_seed(seed, STAGE, source.doc_id),
     )
 
 
-def _row(source_id: str, reply: Reply, conditions: Conditions, config: GenerateConfig) -> GeneratedQuery | Dropped:
-    query_id = query_id_of(source_id)
+def _shown_documents(documents: Sequence[Document]) -> dict[str, str]:
+    """The fields of the prompt that hold one document, or several: numbered, each in a fence of its own."""
+    texts = [fenced(document.content) for document in documents]
+    if len(texts) == 1:
+        return {"document": texts[0]}
+    numbered = (f"Document {number}:\n<document>\n{text}\n</document>" for number, text in enumerate(texts, 1))
+    return {"count": str(len(texts)), "documents": "\n\n".join(numbered)}
+
+
+def _row(source: Source, reply: Reply, conditions: Conditions, config: GenerateConfig) -> GeneratedQuery | Dropped:
+    query_id = query_id_of(source.doc_id)
     if reply.failure:
         return Dropped(query_id, f"reply_{reply.failure.kind}", reply.failure.detail)
     query = clean_query(reply.text)
-    if refused := refuse_query(query, config):
+    if refused := refuse_query(query, config, several=bool(source.companion_ids)):
         return Dropped(query_id, *refused)
-    return GeneratedQuery(query_id=query_id, source_id=source_id, query=query, conditions=conditions)
+    return GeneratedQuery(
+        query_id=query_id,
+        source_id=source.doc_id,
+        query=query,
+        conditions=conditions,
+        companion_ids=source.companion_ids,
+    )

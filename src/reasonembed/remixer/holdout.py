@@ -1,6 +1,7 @@
 """A test set on anyone's corpus: some sources are set aside with their queries, as a BEIR folder.
 
-Near-copies of each other go together, so that no query is tested whose source's copy was trained on.
+Near-copies of each other go together, so that no query is tested whose source's copy was trained on. Where queries have
+several sources, those that share one with a query set aside are not trained on either: they say the same twice.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from reasonembed.beir import Collection, write_beir
 from reasonembed.corpora import Corpus
 from reasonembed.domains import Domain
 from reasonembed.files import storage_errors
-from reasonembed.records import Dropped, Example, Query
+from reasonembed.records import Dropped, Example, Query, kept_apart, source_ids
 from reasonembed.remixer.assemble import JudgedQuery, example_of
 from reasonembed.remixer.config import AssembleConfig
 from reasonembed.remixer.duplicates import copy_groups
@@ -48,6 +49,11 @@ def choose_holdout(mined: Iterable[MinedQuery], share: float, *, seed: int) -> f
     return frozenset(chosen)
 
 
+def tested_sources(mined: Iterable[MinedQuery], held_out: frozenset[str]) -> frozenset[str]:
+    """All documents that the queries set aside were written from: more than `held_out` if they had several each."""
+    return frozenset(doc_id for row in mined if row.source_id in held_out for doc_id in source_ids(row))
+
+
 def held_out_examples(
     judged: Iterable[JudgedQuery], held_out: frozenset[str], config: AssembleConfig
 ) -> Iterator[Example | Dropped]:
@@ -75,7 +81,7 @@ def write_holdout(
 ) -> list[str]:
     """Write the BEIR files of the held-out queries into `folder`, beside what stands there; their names.
 
-    `excluded.tsv` holds each query's source and its copies: they are removed from the ranking before the cut.
+    `excluded.tsv` holds each query's sources and their copies: they are removed from the ranking before the cut.
     Nothing is written if there are no examples. Raises InputError for ids that cannot stand in a TSV file, StorageError
     when the disk refuses.
     """
@@ -88,7 +94,7 @@ def write_holdout(
         corpus=corpus,
         queries={row.query_id: Query(row.query_id, row.query, row.reasoning_query) for row in rows},
         qrels={row.query_id: {one.doc_id: gain(one.grade, config) for one in row.positives} for row in rows},
-        excluded={row.query_id: frozenset((row.source_id, *row.copy_ids)) for row in rows},
+        excluded={row.query_id: kept_apart(row) for row in rows},
     )
     temporary = folder / ".tmp-beir"
     try:

@@ -10,7 +10,7 @@ import msgspec
 
 from reasonembed.corpora import Corpus, Reading, read_corpus
 from reasonembed.domains import Domain
-from reasonembed.errors import InputError
+from reasonembed.errors import ConfigError, InputError
 from reasonembed.llm.chat import Door
 from reasonembed.manifest import ROWS, Manifest, read_manifest, read_rows
 from reasonembed.records import Example, Label, Qrels
@@ -95,6 +95,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """The sources set aside."""
         return holdout.choose_holdout(self.mined(), self.config.holdout, seed=self.config.seed)
 
+    def tested(self, held_out: frozenset[str]) -> frozenset[str]:
+        """All documents that the queries of the sources set aside were written from."""
+        return holdout.tested_sources(self.mined(), held_out) if held_out else frozenset()
+
 
 def make_job(
     corpus: Corpus,
@@ -110,7 +114,16 @@ def make_job(
     rankers: Rankers | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Job:
-    """The job that the arguments of `synthesize` describe: what is not given falls back as it says there."""
+    """The job that the arguments of `synthesize` describe: what is not given falls back as it says there.
+
+    Raises ConfigError for several sources per query if the generator only repeats what was recorded.
+    """
+    config = config or SynthesisConfig()
+    if config.select.sources_per_query > 1 and not generator.honours_conditions:
+        raise ConfigError(
+            f"sources_per_query is {config.select.sources_per_query}, but {generator.model} answers from recordings, "
+            f"whose queries were written from one source each. Set it to 1, or give a model that can be asked."
+        )
     named = {doc_id for grades in (exclude_qrels or {}).values() for doc_id in grades}
     return Job(
         corpus=corpus,
@@ -119,7 +132,7 @@ def make_job(
         generator=generator,
         reasoner=reasoner or generator,
         annotator=annotator or generator,
-        config=config or SynthesisConfig(),
+        config=config,
         rankers=rankers or Rankers(workspace.cache),
         listed=None if sources is None else tuple(sorted(set(sources))),
         benchmark=frozenset(named).union(kept for kept, others in corpus.merged.items() if named.intersection(others)),

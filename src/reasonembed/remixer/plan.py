@@ -110,7 +110,7 @@ def _expected_selection(job: Job) -> StagePlan:
     eligible = select.eligible_ids(job.corpus, config, job.benchmark)
     allowed = eligible if job.listed is None else eligible.intersection(job.listed)
     wanted = min(config.max_documents, job.config.limit or config.max_documents)
-    rows = min(wanted, len(allowed))
+    rows = min(wanted, len(allowed)) if len(allowed) >= config.sources_per_query else 0
     if not config.domain_check:
         return StagePlan(stage=select.STAGE, state="to do", rows=rows, calls=0)
     if job.listed is not None:
@@ -123,4 +123,5 @@ def _candidates(job: Job, queries: int, *, done: bool) -> int:
     manifest = read_manifest(job.folder(mine.STAGE)) if done else None
     if manifest is not None:
         return manifest.counts.get("candidates", 0)
-    return queries * min(job.config.mine.top_k, len(job.corpus) - 1)
+    others = max(0, len(job.corpus) - job.config.select.sources_per_query)
+    return queries * min(job.config.mine.top_k, others)

@@ -53,6 +53,14 @@ class Rankers:
             return pool_by_best_rank(runs, k=config.top_k)
         return reciprocal_rank_fusion(runs, k=config.top_k) if config.retriever == "fused" else runs[0]
 
+    def bm25(self, corpus: Corpus, language: str) -> Bm25Index:
+        """The corpus's index, built the first time that it is asked for."""
+        name = (corpus.sha256, language)
+        if name not in self._bm25:
+            texts = (document.content for document in corpus)
+            self._bm25[name] = Bm25Index.build(texts, corpus.ids, language=language)
+        return self._bm25[name]
+
     def _rank_bm25(
         self,
         corpus: Corpus,
@@ -62,11 +70,8 @@ class Rankers:
         excluded: Excluded,
         weighting: Weighting,
     ) -> Run:
-        name = (corpus.sha256, domain.language)
-        if name not in self._bm25:
-            texts = (document.content for document in corpus)
-            self._bm25[name] = Bm25Index.build(texts, corpus.ids, language=domain.language)
-        return self._bm25[name].search(queries, k=config.top_k, weighting=weighting, excluded=excluded)
+        index = self.bm25(corpus, domain.language)
+        return index.search(queries, k=config.top_k, weighting=weighting, excluded=excluded)
 
     def _rank_dense(
         self,

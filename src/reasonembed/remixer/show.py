@@ -25,7 +25,14 @@ class ShownDocument(msgspec.Struct, frozen=True):
     reason: str
 
 
-class ShownExample(msgspec.Struct, frozen=True):
+class ShownCompanion(msgspec.Struct, frozen=True):
+    """A further document that the query was written from, with the near-copies of it."""
+
+    document: Document
+    copy_ids: tuple[str, ...]
+
+
+class ShownExample(msgspec.Struct, frozen=True, omit_defaults=True):
     """A training example with everything that led to it."""
 
     query_id: str
@@ -36,6 +43,7 @@ class ShownExample(msgspec.Struct, frozen=True):
     copy_ids: tuple[str, ...]
     positives: tuple[ShownDocument, ...]
     negatives: tuple[ShownDocument, ...]
+    companions: tuple[ShownCompanion, ...] = ()
 
 
 def iter_shown(
@@ -84,4 +92,5 @@ def _shown(example: Example, conditions: Conditions, reasons: dict[str, str], co
         copy_ids=example.copy_ids,
         positives=show(example.positives),
         negatives=show(example.negatives),
+        companions=tuple(ShownCompanion(corpus[one.doc_id], one.copy_ids) for one in example.companions),
     )

@@ -10,16 +10,18 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from reasonembed.records import Example, Graded
+from reasonembed.records import Example, Graded, source_ids
 
 _TOP_GRADE = 5
 
 
 def source_positive_examples(examples: Iterable[Example]) -> Iterator[Example]:
-    """Each example with its source as the only positive, and its annotated negatives.
+    """Each example with its source, or its sources, as the only positives, and its annotated negatives.
 
     Our reading: the negatives stay those of ReMixer, so that the positive is all that differs; the annotated
     positives go, since as negatives they would punish what is right.
     """
     for example in examples:
-        yield msgspec.structs.replace(example, positives=(Graded(example.source_id, _TOP_GRADE),))
+        yield msgspec.structs.replace(
+            example, positives=tuple(Graded(doc_id, _TOP_GRADE) for doc_id in source_ids(example))
+        )

@@ -16,8 +16,8 @@ from reasonembed import progress
 from reasonembed.files import sha256_json
 from reasonembed.llm.chat import Door, Spent
 from reasonembed.manifest import Calls, StageRun, read_rows
-from reasonembed.records import Dropped, Example, Label
-from reasonembed.remixer import annotate, assemble, generate, holdout, mine, reason, release, select
+from reasonembed.records import Dropped, Example, Label, kept_apart, source_ids
+from reasonembed.remixer import annotate, assemble, companions, generate, holdout, mine, reason, release, select
 from reasonembed.remixer.card import CARD_FILE, write_card
 from reasonembed.remixer.config import SynthesisConfig
 from reasonembed.remixer.job import Job
@@ -73,11 +73,12 @@ def _meter(door: Door | None) -> Callable[[], Calls]:
 
 def _select(job: Job) -> StageRun:
     config = job.config
+    several = config.select.sources_per_query > 1
 
     def produce(counts: Counter[str]) -> Iterator[Source | Dropped]:
         if job.corpus.merged:
             counts["duplicates_merged"] = sum(map(len, job.corpus.merged.values()))
-        return select.select_sources(
+        selected = select.select_sources(
             job.corpus,
             job.domain,
             config.select,
@@ -88,6 +89,7 @@ def _select(job: Job) -> StageRun:
             benchmark=job.benchmark,
             counts=counts,
         )
+        return _with_companions(job, selected) if several else selected
 
     inputs = {"corpus": job.corpus.sha256}
     if job.listed is not None:
@@ -96,10 +98,26 @@ def _select(job: Job) -> StageRun:
         inputs["benchmark"] = sha256_json(sorted(job.benchmark))
     if config.select.domain_check:
         inputs["prompt"] = prompt_hash(select.STAGE)
-    table = {"select": config.select, "limit": config.limit, "domain": job.domain_keys("document_kind")}
+    table = {"select": config.select.deciding, "limit": config.limit, "domain": job.domain_keys("document_kind")}
+    if several:
+        table |= {"domain": job.domain_keys("document_kind", "language"), "near_copy": config.mine.near_copy}
     if not config.select.domain_check:
         return _stage(job, select.STAGE, produce, inputs=inputs, config={**table, "seed": config.seed})
     return _stage(job, select.STAGE, produce, inputs=inputs, config=table, door=job.generator)
+
+
+def _with_companions(job: Job, selected: Iterable[Source | Dropped]) -> Iterator[Source | Dropped]:
+    """The sources with their companions, which only documents can be that might be sources themselves."""
+    eligible = select.eligible_ids(job.corpus, job.config.select, job.benchmark)
+    return companions.with_companions(
+        selected,
+        job.corpus,
+        job.rankers.bm25(job.corpus, job.domain.language),
+        eligible=eligible if job.listed is None else eligible.intersection(job.listed),
+        count=job.config.select.sources_per_query - 1,
+        near_copy=job.config.mine.near_copy,
+        task=progress.task,
+    )
 
 
 def _generate(job: Job) -> StageRun:
@@ -121,7 +139,7 @@ def _generate(job: Job) -> StageRun:
         produce,
         inputs={
             "corpus": job.corpus.sha256,
-            "prompt": prompt_hash(generate.STAGE),
+            "prompt": prompt_hash(generate.prompt_name(job.config.select.sources_per_query)),
             **job.rows_of(select.STAGE),
         },
         config={"generate": job.config.generate, "domain": domain},
@@ -161,7 +179,7 @@ def _mine(job: Job) -> StageRun:
         ):
             if isinstance(row, MinedQuery):
                 counts["candidates"] += len(row.candidates)
-                counts["near_copies"] += len(row.copy_ids)
+                counts["near_copies"] += len(kept_apart(row)) - len(source_ids(row))
             yield row
 
     inputs = {
@@ -216,7 +234,9 @@ def _annotate(job: Job) -> StageRun:
 
 def _assemble(job: Job) -> StageRun:
     def produce(_: Counter[str]) -> Iterator[Example | Dropped]:
-        return assemble.assemble_examples(job.judged(), job.config.assemble, held_out=job.held_out())
+        held_out = job.held_out()
+        tested = job.tested(held_out)
+        return assemble.assemble_examples(job.judged(), job.config.assemble, held_out=held_out, tested=tested)
 
     return _stage(
         job,

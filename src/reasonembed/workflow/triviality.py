@@ -24,7 +24,7 @@ from reasonembed.corpora import Corpus
 from reasonembed.errors import ConfigError, InputError
 from reasonembed.evaluate.report import Page, machine_facts, render_page
 from reasonembed.files import write_json, write_jsonl, write_text
-from reasonembed.records import Example
+from reasonembed.records import Example, source_ids
 from reasonembed.redapter.data import TrainingExample, from_examples
 from reasonembed.redapter.layouts import data_files, read_data
 from reasonembed.search.bm25 import Bm25Index
@@ -134,12 +134,14 @@ def _source_of(sourced: Sourced | None) -> Callable[[str], RankedSource | None]:
 
     def find(example_id: str) -> RankedSource:
         row = sourced.rows[example_id]
-        if row.source_id not in places:
-            raise InputError(
-                f'the source "{row.source_id}" of the example "{example_id}" is not in {corpus.origin}. '
-                f"Give back the corpus that the examples were made from."
-            )
-        return RankedSource(corpus[row.source_id].content, source_rank(index, row, places))
+        for doc_id in source_ids(row):
+            if doc_id not in places:
+                raise InputError(
+                    f'the source "{doc_id}" of the example "{example_id}" is not in {corpus.origin}. '
+                    f"Give back the corpus that the examples were made from."
+                )
+        text, *companions = (corpus[doc_id].content for doc_id in source_ids(row))
+        return RankedSource(text, source_rank(index, row, places), tuple(companions))
 
     return find
 
