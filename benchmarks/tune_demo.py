@@ -145,6 +145,12 @@ TRIALS: list[Trial] = [
     ),
     Trial("inbatch-q14-lr3e-5-t.05-e6", all_layers(3e-5, 0.05, 1, 14, epochs=6, **LONG), stage="in-batch"),
     Trial("inbatch-lr3e-5-t.05-e6", all_layers(3e-5, 0.05, 1, 27, epochs=6, **LONG), stage="in-batch", splits=(0, 1)),
+    Trial(
+        "inbatch-l4-lr4e-5-t.05-e9",
+        all_layers(4e-5, 0.05, 1, 27, epochs=9, **LONG) | {"train_layers": 4},
+        stage="in-batch",
+        splits=SPLITS,
+    ),
     Trial("inbatch-lr4e-5-t.05-e7", all_layers(4e-5, 0.05, 1, 27, epochs=7, **LONG), stage="in-batch", splits=(1, 2)),
 ]
 
