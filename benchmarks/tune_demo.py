@@ -117,6 +117,14 @@ def all_layers(
 
 
 LONG: dict[str, Any] = {"max_query_tokens": 256, "max_passage_tokens": 256}
+
+
+def in_batch(name: str, epochs: int, *, splits: tuple[int, ...] = (0,), **other: Any) -> Trial:
+    """A trial of the fourth search: one passage a query, so that other queries' positives alone are negatives."""
+    settings = all_layers(4e-5, 0.05, 1, 27, epochs=epochs, **LONG) | other
+    return Trial(name, settings, stage="in-batch", splits=splits)
+
+
 TRIALS: list[Trial] = [
     Trial("q27-g8-lr1e-4", s()),
     Trial("q9-g2-lr1e-4", s(group_size=2, global_queries=9)),
@@ -132,26 +140,17 @@ TRIALS: list[Trial] = [
     Trial("all-lr8e-5-t.1-e2", all_layers(8e-5, 0.1, 8, 27, epochs=2, **LONG), stage="all layers"),
     Trial("all-lr3e-5-t.05-e3", all_layers(3e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers"),
     Trial("all-lr6e-5-t.1-e3", all_layers(6e-5, 0.1, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
-    Trial("inbatch-lr4e-5-t.05-e6", all_layers(4e-5, 0.05, 1, 27, epochs=6, **LONG), stage="in-batch", splits=SPLITS),
-    Trial("inbatch-lr4e-5-t.05-e5", all_layers(4e-5, 0.05, 1, 27, epochs=5, **LONG), stage="in-batch", splits=(0, 1)),
-    Trial("inbatch-lr4e-5-t.1-e6", all_layers(4e-5, 0.1, 1, 27, epochs=6, **LONG), stage="in-batch"),
-    Trial("inbatch-lr4e-5-t.03-e6", all_layers(4e-5, 0.03, 1, 27, epochs=6, **LONG), stage="in-batch"),
-    Trial("inbatch-lr8e-5-t.05-e6", all_layers(8e-5, 0.05, 1, 27, epochs=6, **LONG), stage="in-batch"),
-    Trial("inbatch-lr4e-5-t.05-e9", all_layers(4e-5, 0.05, 1, 27, epochs=9, **LONG), stage="in-batch"),
-    Trial(
-        "inbatch-l3-lr8e-5-t.05-e10",
-        all_layers(8e-5, 0.05, 1, 27, epochs=10, **LONG) | {"train_layers": 3},
-        stage="in-batch",
-    ),
-    Trial("inbatch-q14-lr3e-5-t.05-e6", all_layers(3e-5, 0.05, 1, 14, epochs=6, **LONG), stage="in-batch"),
-    Trial("inbatch-lr3e-5-t.05-e6", all_layers(3e-5, 0.05, 1, 27, epochs=6, **LONG), stage="in-batch", splits=(0, 1)),
-    Trial(
-        "inbatch-l4-lr4e-5-t.05-e9",
-        all_layers(4e-5, 0.05, 1, 27, epochs=9, **LONG) | {"train_layers": 4},
-        stage="in-batch",
-        splits=SPLITS,
-    ),
-    Trial("inbatch-lr4e-5-t.05-e7", all_layers(4e-5, 0.05, 1, 27, epochs=7, **LONG), stage="in-batch", splits=(1, 2)),
+    in_batch("inbatch-lr4e-5-t.05-e6", 6, splits=SPLITS),
+    in_batch("inbatch-lr4e-5-t.05-e5", 5, splits=(0, 1)),
+    in_batch("inbatch-lr4e-5-t.1-e6", 6, temperature=0.1),
+    in_batch("inbatch-lr4e-5-t.03-e6", 6, temperature=0.03),
+    in_batch("inbatch-lr8e-5-t.05-e6", 6, learning_rate=8e-5),
+    in_batch("inbatch-lr4e-5-t.05-e9", 9),
+    in_batch("inbatch-l3-lr8e-5-t.05-e10", 10, learning_rate=8e-5, train_layers=3),
+    in_batch("inbatch-q14-lr3e-5-t.05-e6", 6, learning_rate=3e-5, global_queries=14),
+    in_batch("inbatch-lr3e-5-t.05-e6", 6, learning_rate=3e-5, splits=(0, 1)),
+    in_batch("inbatch-l4-lr4e-5-t.05-e9", 9, train_layers=4, splits=SPLITS),
+    in_batch("inbatch-lr4e-5-t.05-e7", 7, splits=(1, 2)),
 ]
 
 

@@ -18,6 +18,8 @@ import pytest
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from reasonembed.encoder.model import Encoder
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
@@ -109,6 +111,26 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     path = root / "qwen3" / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"add_bos_token": False}))
     return {name: root / name for name in ("qwen3", "llama", "bert")}
+
+
+@pytest.fixture(scope="session")
+def load_exact() -> Callable[[Path], Encoder]:
+    """Loads a model in float64, its RMS norms too, which transformers computes in float32 whatever the weights are."""
+    import torch
+
+    from reasonembed.encoder.model import Encoder
+
+    def load(folder: Path) -> Encoder:
+        encoder = Encoder.load(folder, dtype="float64", device="cpu")
+        for parent in list(encoder.model.modules()):
+            for name, norm in parent.named_children():
+                if type(norm).__name__.endswith("RMSNorm"):
+                    exact = torch.nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, dtype=torch.float64)
+                    exact.weight = norm.weight
+                    setattr(parent, name, exact)
+        return encoder
+
+    return load
 
 
 @pytest.fixture(autouse=True)

@@ -48,7 +48,7 @@ def task(label: str, *, total: int | None = None, note: Callable[[], str] | None
     if not (logger.isEnabledFor(logging.INFO) and is_first()):
         yield _ignore
         return
-    shown = _Bar(label, total, note) if sys.stderr.isatty() else _Lines(label, total, note)
+    shown = (_Bar if sys.stderr.isatty() else _Lines)(label, total, note or str)  # str() is empty
     try:
         yield shown.advance
     finally:
@@ -62,7 +62,7 @@ def _ignore(steps: int) -> None:
 class _Lines:
     """Now and then a line in the log, and one at the end."""
 
-    def __init__(self, label: str, total: int | None, note: Callable[[], str] | None) -> None:
+    def __init__(self, label: str, total: int | None, note: Callable[[], str]) -> None:
         self._label, self._total, self._note = label, total, note
         self._done = 0
         self._started = self._spoke = time.monotonic()
@@ -83,11 +83,10 @@ class _Lines:
         self._say(f"{self._count()} in {seconds:.1f} s{rate}")
 
     def _count(self) -> str:
-        unknown = self._total is None or self._total == self._done
-        return f"{self._done:,}" if unknown else f"{self._done:,} of {self._total:,}"
+        return f"{self._done:,}" if self._total in (None, self._done) else f"{self._done:,} of {self._total:,}"
 
     def _say(self, text: str) -> None:
-        note = self._note() if self._note else ""
+        note = self._note()
         logger.info(f"{self._label}: {text}, {note}" if note else f"{self._label}: {text}")
 
 
@@ -106,7 +105,7 @@ class _Bar:
     _open = 0
     _lock = threading.Lock()
 
-    def __init__(self, label: str, total: int | None, note: Callable[[], str] | None) -> None:
+    def __init__(self, label: str, total: int | None, note: Callable[[], str]) -> None:
         self._note = note
         with _Bar._lock:
             if _Bar._open == 0:
@@ -117,7 +116,7 @@ class _Bar:
         self._task = self._shown.add_task(label, total=total, note="")
 
     def advance(self, steps: int) -> None:
-        self._shown.update(self._task, advance=steps, note=self._note() if self._note else "")
+        self._shown.update(self._task, advance=steps, note=self._note())
 
     def close(self) -> None:
         self._shown.stop_task(self._task)

@@ -40,18 +40,6 @@ TEXTS = [
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
-def _encoder(folder: Path, dtype: str = "float64") -> Encoder:
-    """In float64 the RMS norms too, which transformers computes in float32 whatever the weights are."""
-    encoder = Encoder.load(folder, dtype=dtype, device="cpu")
-    for parent in list(encoder.model.modules()) if dtype == "float64" else ():
-        for name, norm in parent.named_children():
-            if type(norm).__name__.endswith("RMSNorm"):
-                exact = torch.nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, dtype=torch.float64)
-                exact.weight = norm.weight
-                setattr(parent, name, exact)
-    return encoder
-
-
 def _made_of(tiny_models: dict[str, Path], model: Any, pooling: str = "mean") -> Encoder:
     """An encoder around a model that no folder holds, with BERT's small tokenizer."""
     tokenizer = Tokenizer(PreTrainedTokenizerFast.from_pretrained(tiny_models["bert"]), append_eos=False)
@@ -60,8 +48,10 @@ def _made_of(tiny_models: dict[str, Path], model: Any, pooling: str = "mean") ->
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("name", ["qwen3", "llama", "bert"])
-def test_packed_vectors_are_the_padded_ones(tiny_models: dict[str, Path], name: str, pooling: str) -> None:
-    encoder = _encoder(tiny_models[name])
+def test_packed_vectors_are_the_padded_ones(
+    tiny_models: dict[str, Path], load_exact: Callable[[Path], Encoder], name: str, pooling: str
+) -> None:
+    encoder = load_exact(tiny_models[name])
     encoder.pooling = pooling  # type: ignore[assignment]
     ids = encoder.tokenize(TEXTS)
     padded = encoder.embed(ids)
@@ -99,8 +89,10 @@ def test_nothing_but_the_texts_is_computed_and_no_mask_is_built(
 
 
 @pytest.mark.parametrize("name", ["qwen3", "llama", "bert"])
-def test_a_text_sees_neither_neighbour(tiny_models: dict[str, Path], name: str) -> None:
-    encoder = _encoder(tiny_models[name])
+def test_a_text_sees_neither_neighbour(
+    tiny_models: dict[str, Path], load_exact: Callable[[Path], Encoder], name: str
+) -> None:
+    encoder = load_exact(tiny_models[name])
     encoder.pack()
     ids = encoder.tokenize(TEXTS)
     before = encoder.embed(ids)
@@ -114,8 +106,10 @@ def test_a_text_sees_neither_neighbour(tiny_models: dict[str, Path], name: str) 
 
 
 @pytest.mark.parametrize("name", ["qwen3", "bert"])
-def test_frozen_layers_keep_what_they_make_of_packed_texts(tiny_models: dict[str, Path], name: str) -> None:
-    encoder = _encoder(tiny_models[name])
+def test_frozen_layers_keep_what_they_make_of_packed_texts(
+    tiny_models: dict[str, Path], load_exact: Callable[[Path], Encoder], name: str
+) -> None:
+    encoder = load_exact(tiny_models[name])
     train_last_layers(encoder.model, 1)
     ids = encoder.tokenize(TEXTS)
     padded = encoder.embed(ids)
@@ -242,8 +236,10 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> _Kernel:
 
 
 @pytest.mark.parametrize("name", ["qwen3", "llama", "bert"])
-def test_the_kernel_gets_what_it_documents(tiny_models: dict[str, Path], name: str, kernel: _Kernel) -> None:
-    encoder = _encoder(tiny_models[name])
+def test_the_kernel_gets_what_it_documents(
+    tiny_models: dict[str, Path], load_exact: Callable[[Path], Encoder], name: str, kernel: _Kernel
+) -> None:
+    encoder = load_exact(tiny_models[name])
     ids = encoder.tokenize(TEXTS)
     padded = encoder.embed(ids)
     encoder.pack()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -33,20 +34,6 @@ def batch(examples: list[TrainingExample]) -> Batch:
     ]
     (batch,) = epoch_batches(rows[:5], seed=3, epoch=0, group_size=4, global_queries=5)
     return batch
-
-
-def _load(folder: Path, dtype: str = "float32") -> Encoder:
-    """The model; in float64 its RMS norms too, which transformers computes in float32 whatever the
-    weights are.
-    """
-    encoder = Encoder.load(folder, dtype=dtype)
-    for parent in list(encoder.model.modules()) if dtype == "float64" else ():
-        for name, norm in parent.named_children():
-            if type(norm).__name__.endswith("RMSNorm"):
-                exact = torch.nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, dtype=torch.float64)
-                exact.weight = norm.weight
-                setattr(parent, name, exact)
-    return encoder
 
 
 def _plain(encoder: Encoder, batch: Batch, config: TrainConfig) -> tuple[float, dict[str, torch.Tensor]]:
@@ -100,9 +87,15 @@ def _cached(
 @pytest.mark.parametrize("loss", ["infonce", "ri-infonce"])
 @pytest.mark.parametrize(("name", "dtype"), [("qwen3", "float64"), ("bert", "float64"), ("llama", "float32")])
 def test_gradients_equal_the_plain_computation_for_any_budget(
-    tiny_models: dict[str, Path], batch: Batch, name: str, dtype: str, loss: str, masked: bool
+    tiny_models: dict[str, Path],
+    load_exact: Callable[[Path], Encoder],
+    batch: Batch,
+    name: str,
+    dtype: str,
+    loss: str,
+    masked: bool,
 ) -> None:
-    encoder = _load(tiny_models[name], dtype)
+    encoder = (load_exact if dtype == "float64" else Encoder.load)(tiny_models[name])
     config = msgspec.structs.replace(CONFIG, loss=loss, mask_positives=masked)
     expected, gradients = _plain(encoder, batch, config)
     assert not_negatives(batch).any(), "the mask is not idle"
@@ -115,8 +108,10 @@ def test_gradients_equal_the_plain_computation_for_any_budget(
             assert (chunked[key] - gradient).abs().max() < TOLERANCE[dtype] * scale, key
 
 
-def test_lora_gradients_equal_the_plain_computation(tiny_models: dict[str, Path], batch: Batch) -> None:
-    encoder = _load(tiny_models["qwen3"], "float64")
+def test_lora_gradients_equal_the_plain_computation(
+    tiny_models: dict[str, Path], load_exact: Callable[[Path], Encoder], batch: Batch
+) -> None:
+    encoder = load_exact(tiny_models["qwen3"])
     encoder.model = add_lora(encoder.model, LoraSettings(rank=4, alpha=8)).double()
     with torch.no_grad():
         for parameter in encoder.model.parameters():

@@ -81,12 +81,8 @@ def test_the_ranking_is_that_of_another_bm25_with_the_sources_text_as_the_query(
 def test_documents_that_may_not_be_sources_are_none_and_one_with_too_few_is_dropped(corpus_of):
     corpus = corpus_of(TEXTS)
     assert companions(corpus, "s", eligible=frozenset({"s", "fish", "price"}))["s"] == ("fish",)
-    index = Bm25Index.build((one.content for one in corpus), corpus.ids)
     rows = [Dropped("copy", "exact_copy"), Source("price"), Source("s")]
-    found = with_companions(
-        rows, corpus, index, eligible=frozenset(corpus.ids), count=2, near_copy=0.8, task=progress.task
-    )
-    dropped, lonely, source = found
+    dropped, lonely, source = with_companions(rows, companions(corpus, "price", "s"), 2)
     assert dropped == rows[0]
     assert lonely == Dropped("price", "too_few_companions", "0 found, 2 wanted")
     assert isinstance(source, Source) and len(source.companion_ids) == 2

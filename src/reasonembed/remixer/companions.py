@@ -8,7 +8,7 @@ Deviation: the paper writes each query from one document, as `sources_per_query 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -26,29 +26,12 @@ Task = Callable[..., AbstractContextManager[Callable[[int], None]]]
 
 
 def with_companions(
-    rows: Iterable[Source | Dropped],
-    corpus: Corpus,
-    index: Bm25Index,
-    *,
-    eligible: Collection[str],
-    count: int,
-    near_copy: float,
-    task: Task,
+    rows: Iterable[Source | Dropped], found: Mapping[str, tuple[str, ...]], count: int
 ) -> Iterator[Source | Dropped]:
     """The rows of `select` with `count` companions for each source; one that has fewer is dropped with the reason.
 
-    The other arguments are those of `find_companions`.
+    found: see `find_companions`.
     """
-    rows = list(rows)
-    found = find_companions(
-        [row.doc_id for row in rows if isinstance(row, Source)],
-        corpus,
-        index,
-        eligible=eligible,
-        count=count,
-        near_copy=near_copy,
-        task=task,
-    )
     for row in rows:
         if isinstance(row, Dropped):
             yield row

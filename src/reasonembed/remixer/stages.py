@@ -108,16 +108,18 @@ def _select(job: Job) -> StageRun:
 
 def _with_companions(job: Job, selected: Iterable[Source | Dropped]) -> Iterator[Source | Dropped]:
     """The sources with their companions, which only documents can be that might be sources themselves."""
+    rows, count = list(selected), job.config.select.sources_per_query - 1
     eligible = select.eligible_ids(job.corpus, job.config.select, job.benchmark)
-    return companions.with_companions(
-        selected,
+    found = companions.find_companions(
+        [row.doc_id for row in rows if isinstance(row, Source)],
         job.corpus,
         job.rankers.bm25(job.corpus, job.domain.language),
         eligible=eligible if job.listed is None else eligible.intersection(job.listed),
-        count=job.config.select.sources_per_query - 1,
+        count=count,
         near_copy=job.config.mine.near_copy,
         task=progress.task,
     )
+    return companions.with_companions(rows, found, count)
 
 
 def _generate(job: Job) -> StageRun:
