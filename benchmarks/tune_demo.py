@@ -151,6 +151,9 @@ TRIALS: list[Trial] = [
     in_batch("inbatch-lr3e-5-t.05-e6", 6, learning_rate=3e-5, splits=(0, 1)),
     in_batch("inbatch-l4-lr4e-5-t.05-e9", 9, train_layers=4, splits=SPLITS),
     in_batch("inbatch-lr4e-5-t.05-e7", 7, splits=(1, 2)),
+    in_batch("medium-lr4e-5-t.05-e7", 7, splits=SPLITS, matmul_precision="medium"),
+    in_batch("medium-lr4e-5-t.05-e9", 9, splits=SPLITS, matmul_precision="medium"),
+    in_batch("medium-lr4e-5-t.05-e5", 5, splits=SPLITS, matmul_precision="medium"),
 ]
 
 

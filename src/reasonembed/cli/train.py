@@ -81,6 +81,10 @@ def train(
     ] = None,
     train_layers: Annotated[int | None, typer.Option(help="Train only the last so many layers.")] = None,
     bf16: Annotated[bool | None, typer.Option("--bf16/--no-bf16", help="bfloat16 autocast.")] = None,
+    matmul_precision: Annotated[
+        str | None,
+        typer.Option(help="Of float32 products: highest; high: TF32 on a GPU; medium: also bfloat16 on a CPU."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides order and draws.")] = None,
     micro_batch_tokens: Annotated[int | None, typer.Option(help="Tokens computed at once: bounds memory.")] = None,
     packed: Annotated[
@@ -149,6 +153,7 @@ def train(
         "lora": {} if lora and settings.lora is None else None,
         "train_layers": train_layers,
         "bf16": bf16,
+        "matmul_precision": matmul_precision,
         "seed": seed,
         "micro_batch_tokens": micro_batch_tokens,
         "packed": packed,

@@ -21,6 +21,7 @@ from reasonembed.redapter.gather import Ranks
 from reasonembed.redapter.graph import checkpoint_activations
 from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.optimizer import make_optimizer
+from reasonembed.redapter.precision import rounds_on_cpu, use_whole_attention
 from reasonembed.redapter.receipt import Receipt
 from reasonembed.redapter.sharding import shard_model
 from reasonembed.redapter.validation import Validation
@@ -107,6 +108,8 @@ def _load(base: str | Path, config: TrainConfig, *, device: str) -> Encoder:
     encoder = Encoder.load(base, device=device, pooling=config.pooling)
     wanted = max(encoder.max_tokens, config.max_query_tokens, config.max_passage_tokens)
     encoder.max_tokens = min(wanted, encoder.position_limit or wanted)
+    if encoder.device.type == "cpu" and rounds_on_cpu(config.matmul_precision) and not config.packed:
+        use_whole_attention(encoder)
     if config.lora is not None:
         encoder.model = add_lora(encoder.model, config.lora)
     else:

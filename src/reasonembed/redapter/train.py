@@ -30,6 +30,7 @@ from reasonembed.redapter.gradcache import BatchTexts, StepOutcome, cached_backw
 from reasonembed.redapter.log import StepRecord, TrainLog, ValidationRecord, make_record, total
 from reasonembed.redapter.objective import batch_loss
 from reasonembed.redapter.optimizer import learning_rate_at
+from reasonembed.redapter.precision import float32_products
 from reasonembed.redapter.prepare import Training, check_data, prepare, with_weights
 from reasonembed.redapter.receipt import make_receipt, read_manifest, refuse_change
 from reasonembed.redapter.result import LOG_FILE, TrainResult, model_prompts, save_result
@@ -95,8 +96,9 @@ def train(
         return TrainResult(out, out / LOG_FILE, manifest.totals, manifest.validation)
     prompts = model_prompts(examples, config)
     course = Validation(collections, config, prompts=prompts, work=work, ranks=ranks, validated=validated)
-    training = prepare(base, config, receipt, frozen, course)
-    log = _run(training, examples, progress)
+    with float32_products(config.matmul_precision):
+        training = prepare(base, config, receipt, frozen, course)
+        log = _run(training, examples, progress)
     weights = whole_tensors(trained_weights(training.encoder.model), keep=ranks.first) if ranks.sharded else None
     if log:
         encoder = with_weights(base, config, weights) if weights else training.encoder

@@ -1,0 +1,121 @@
+"""A training may multiply float32 matrices coarsely where the hardware can; what it leaves is as float32 as ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reasonembed.encoder.model import Encoder
+from reasonembed.errors import StageChanged
+from reasonembed.redapter.data import TrainingExample
+from reasonembed.redapter.log import StepRecord, read_log
+from reasonembed.redapter.precision import float32_products, rounds_on_cpu, use_whole_attention
+from reasonembed.redapter.receipt import read_manifest
+from reasonembed.redapter.train import TrainConfig, train
+
+CONFIG = TrainConfig(start_step=0, temperature=0.2, learning_rate=2e-3, max_query_tokens=64, max_passage_tokens=64)
+MEDIUM = msgspec.structs.replace(CONFIG, matmul_precision="medium")
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen3"])
+def test_a_medium_precision_trains_near_the_highest(
+    tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path, name: str
+) -> None:
+    seen: set[str] = set()
+
+    def look(_record: StepRecord, _steps: int) -> None:
+        seen.add(torch.get_float32_matmul_precision())
+
+    losses = []
+    for config in (CONFIG, MEDIUM):
+        result = train(examples, tiny_models[name], tmp_path / config.matmul_precision, config, progress=look)
+        losses.append([record.mean_loss for record in read_log(result.log_path)])
+    assert seen == {"highest", "medium"}
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    whole, rounded = (tmp_path / name for name in ("highest", "medium"))
+    assert {tensor.dtype for tensor in load_file(rounded / "model.safetensors").values()} == {torch.float32}
+    assert (rounded / "config.json").read_bytes() == (whole / "config.json").read_bytes(), "attention is no part of it"
+    manifest = read_manifest(rounded)
+    assert manifest is not None and manifest.receipt.config["matmul_precision"] == "medium"
+
+
+@pytest.mark.skipif(not rounds_on_cpu("medium"), reason="this CPU multiplies float32 in full at any precision")
+def test_a_cpu_with_bfloat16_rounds_products_and_another_multiplies_in_full() -> None:
+    one, other = torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0))
+    exact = one.double() @ other.double()
+    errors = {}
+    for precision in ("highest", "medium"):
+        with float32_products(precision):
+            errors[precision] = float((one @ other - exact).abs().max())
+    assert errors["highest"] < 1e-4 < errors["medium"] < 0.5
+    assert not rounds_on_cpu("highest") and not rounds_on_cpu("high")
+
+
+def test_packed_texts_keep_the_attention_that_they_are_packed_for(
+    tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path
+) -> None:
+    losses = []
+    for config in (MEDIUM, msgspec.structs.replace(MEDIUM, packed=True)):
+        result = train(examples, tiny_models["bert"], tmp_path / str(config.packed), config)
+        losses.append([record.mean_loss for record in read_log(result.log_path)])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_what_was_set_before_is_set_again_whatever_happens() -> None:
+    torch.set_float32_matmul_precision("high")
+    with float32_products("medium"):
+        assert torch.get_float32_matmul_precision() == "medium"
+    assert torch.get_float32_matmul_precision() == "high"
+    with pytest.raises(RuntimeError, match="stop"), float32_products("highest"):
+        raise RuntimeError("stop")
+    assert torch.get_float32_matmul_precision() == "high"
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen3", "llama"])
+def test_whole_attention_gives_the_same_vectors(tiny_models: dict[str, Path], name: str) -> None:
+    texts = ["a short one", "a longer text of several words, so that rows are padded", "two words"]
+    encoder = Encoder.load(tiny_models[name])
+    fused = encoder.encode(texts)
+    use_whole_attention(encoder)
+    assert encoder.model.config._attn_implementation == "eager"
+    np.testing.assert_allclose(encoder.encode(texts), fused, atol=1e-6)
+
+
+def test_a_medium_training_goes_on_to_the_same_bytes_and_at_no_other_precision(
+    tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        """Stands for a kill."""
+
+    def kill(record: StepRecord, _steps: int) -> None:
+        if record.step == 3:
+            raise Killed
+
+    config = msgspec.structs.replace(MEDIUM, checkpoint_every_steps=2)
+    train(examples, tiny_models["bert"], tmp_path / "whole", config)
+    with pytest.raises(Killed):
+        train(examples, tiny_models["bert"], tmp_path / "cut", config, progress=kill)
+    assert torch.get_float32_matmul_precision() == "highest"
+    with pytest.raises(StageChanged, match="matmul_precision was 'medium' and is 'highest' now"):
+        train(
+            examples,
+            tiny_models["bert"],
+            tmp_path / "cut",
+            msgspec.structs.replace(config, matmul_precision="highest"),
+        )
+    train(examples, tiny_models["bert"], tmp_path / "cut", config)
+    whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
