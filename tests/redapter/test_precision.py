@@ -25,9 +25,8 @@ MEDIUM = msgspec.structs.replace(CONFIG, matmul_precision="medium")
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
     yield
-    torch.set_float32_matmul_precision(before)
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize("name", ["bert", "qwen3"])
@@ -82,6 +81,18 @@ def test_what_was_set_before_is_set_again_whatever_happens() -> None:
     with pytest.raises(RuntimeError, match="stop"), float32_products("highest"):
         raise RuntimeError("stop")
     assert torch.get_float32_matmul_precision() == "high"
+
+
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_what_was_set_on_one_backend_stays_so(precision: str) -> None:
+    backend = getattr(torch.backends.mkldnn, "matmul", None)
+    if backend is None:
+        pytest.skip("before torch 2.9 there is one setting for all")
+    backend.fp32_precision = "bf16"
+    with float32_products(precision):
+        assert backend.fp32_precision == {"highest": "ieee", "medium": "bf16"}[precision]
+    assert backend.fp32_precision == "bf16"
+    assert torch.backends.cuda.matmul.fp32_precision in ("ieee", "none")
 
 
 @pytest.mark.parametrize("name", ["bert", "qwen3", "llama"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -14,19 +15,41 @@ from reasonembed.encoder.model import Encoder
 def float32_products(precision: str) -> Iterator[None]:
     """While it lasts, PyTorch multiplies float32 matrices with this `precision`: highest, high or medium.
 
-    What is left afterwards is what was set before. Source: torch.set_float32_matmul_precision.
+    What is left afterwards is what was set before, by that function or on a backend (`fp32_precision`), which PyTorch
+    counts as two settings. Source: torch.set_float32_matmul_precision.
     """
-    before = torch.get_float32_matmul_precision()
+    backends = _backends()
+    each = [backend.fp32_precision for backend in backends]
+    before = _common_precision()
     torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before or "highest")
+        for backend, value in zip(backends, each, strict=True):
+            if backend.fp32_precision != value:
+                backend.fp32_precision = value
+
+
+def _backends() -> list[Any]:
+    """Those with a setting of their own: none before torch 2.9."""
+    found = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
+    return [backend for backend in found if hasattr(backend, "fp32_precision")]
+
+
+def _common_precision() -> str | None:
+    """What was set for all backends together; None if they were set one by one."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
 
 
 def rounds_on_cpu(precision: str) -> bool:
     """Whether a CPU multiplies float32 matrices in bfloat16 with this `precision`; one that cannot does it in full."""
-    return precision == "medium" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if precision != "medium" or not torch.backends.mkldnn.is_available():
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def use_whole_attention(encoder: Encoder) -> None:
