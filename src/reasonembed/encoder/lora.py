@@ -17,10 +17,13 @@ class LoraSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rank: int = 32
     alpha: int = 64  # the update is scaled by alpha / rank
+    dropout: float = 0.0  # of the adapters' inputs while training, from 0 to below 1 (our choice: the paper gives none)
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha < 1:
             raise ValueError(f"lora has rank {self.rank} and alpha {self.alpha}; both must be at least 1.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"lora.dropout is {self.dropout}; it must be 0 or more, and below 1.")
 
 
 def lora_targets(model: Any) -> list[str]:
@@ -49,7 +52,7 @@ def add_lora(model: Any, settings: LoraSettings) -> Any:
         lora_alpha=settings.alpha,
         target_modules=lora_targets(model),
         exclude_modules=r".*pooler.*" if hasattr(model, "pooler") else None,  # no vector passes through it
-        lora_dropout=0.0,
+        lora_dropout=settings.dropout,
         bias="none",
     )
     return get_peft_model(model, config).eval()

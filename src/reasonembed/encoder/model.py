@@ -44,9 +44,9 @@ class Encoder:
 
     Attributes: `name`, `max_tokens` (special tokens included), `position_limit` (None: no fixed one),
     `dtype`, `dimension`, `pooling`, `prompts` (name -> what precedes a text), `device`, `model`,
-    `tokenizer`, `causal`. The model stays in evaluation mode, in training too: dropout would take the
-    fused attention kernel away. `frozen`, where set, keeps what the layers that do not train make of a text;
-    `packed`, where set (see `pack`), has texts computed without padding.
+    `tokenizer`, `causal`. The model is in evaluation mode, in training too, but for the steps of one with
+    dropout. `frozen`, where set, keeps what the layers that do not train make of a text; `packed`, where set (see
+    `pack`), has texts computed without padding.
     """
 
     frozen: FrozenLayers | None = None

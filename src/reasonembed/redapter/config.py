@@ -69,6 +69,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     max_passage_tokens: int = 512
     lora: LoraSettings | None = None  # None: train the weights themselves; the paper: rank 32, alpha 64
     train_layers: int | None = None  # only the last so many layers; None: all (our choice, for speed on a CPU)
+    dropout: bool = False  # the base's own, with the probabilities of its configuration (our choice: fused attention stays)
     pooling: Literal["last_token", "mean", "cls"] | None = None
     """How token vectors become a text's; None: the base's own, which for a bare decoder is the paper's, last_token."""
     bf16: bool = False  # bfloat16 autocast; the paper: true, on GPUs
@@ -155,6 +156,11 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def needs_reasoning(self) -> bool:
         """Whether the reasoning queries are encoded at all; where they are, intensity is measured and logged."""
         return self.loss == "ri-infonce" or self.measure_intensity or self.distill_weight > 0
+
+    @property
+    def drops(self) -> bool:
+        """Whether anything is dropped at all while a model trains."""
+        return self.dropout or (self.lora is not None and self.lora.dropout > 0)
 
 
 def _require(holds: bool, key: str, value: object, expected: str) -> None:

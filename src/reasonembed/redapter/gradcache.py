@@ -28,6 +28,7 @@ from reasonembed.encoder.prompts import query_prompt
 from reasonembed.encoder.tokens import TokenIds
 from reasonembed.redapter.batches import Batch
 from reasonembed.redapter.config import TrainConfig
+from reasonembed.redapter.dropout import Draws, no_draws
 from reasonembed.redapter.gather import ALONE, Ranks
 from reasonembed.redapter.graph import GraphMemory
 from reasonembed.redapter.loss import WeightedLoss
@@ -99,6 +100,7 @@ def cached_backward(
     graph_bytes: int = 0,
     bf16: bool = False,
     ranks: Ranks = ALONE,
+    draws: Draws = no_draws,
 ) -> StepOutcome:
     """Give the weights the gradient of `loss_of(vectors_UD).loss`: the plain computation's, in chunks.
 
@@ -108,6 +110,7 @@ def cached_backward(
     takes is reckoned from its first micro-batch, the longest texts. Each process decides for its own share; none
     keeps it where the weights are sharded.
     ranks: the processes that share the texts out; all end with the whole gradient. The weights must come without one.
+    draws: what each micro-batch drops, in whichever pass (dropout.py).
     If the loss is not finite the weights get no gradient: look before you step.
     Raises torch.OutOfMemoryError in every process if it came in one (see `Ranks.together`), with the gradient half
     done.
@@ -118,15 +121,18 @@ def cached_backward(
         for rows in (ranks.share(texts.trained_rows, lengths), ranks.share(texts.measured_rows, lengths))
     )
 
-    def embed(rows: Rows) -> Tensor:
-        if not rows.size:  # for company: the shortest text, whose vector nobody takes and whose gradient is 0
-            return _embed(encoder, texts.ids, np.array([lengths.argmin()]), bf16)[:0]
-        return _embed(encoder, texts.ids, rows, bf16)
+    batches = [*trained, *measured]
+
+    def embed(place: int) -> Tensor:
+        with draws(place):
+            if not batches[place].size:  # for company: the shortest text, whose vector nobody takes: a gradient of 0
+                return _embed(encoder, texts.ids, np.array([lengths.argmin()]), bf16)[:0]
+            return _embed(encoder, texts.ids, batches[place], bf16)
 
     allowed = 0 if ranks.sharded else graph_bytes
-    first, graph_kept = ranks.together(lambda: _first_pass(encoder, embed, trained, measured, lengths, allowed))
+    first, graph_kept = ranks.together(lambda: _first_pass(encoder, embed, batches, len(trained), lengths, allowed))
     vectors_UD = torch.zeros(len(texts.ids), encoder.dimension, dtype=encoder.vector_dtype, device=encoder.device)
-    for rows, vectors_BD in zip([*trained, *measured], first, strict=True):
+    for rows, vectors_BD in zip(batches, first, strict=True):
         vectors_UD[torch.from_numpy(rows)] = vectors_BD.detach()
     ranks.gather_rows(vectors_UD).requires_grad_()
 
@@ -137,7 +143,7 @@ def cached_backward(
             gradient_UD = vectors_UD.grad
             assert gradient_UD is not None
             for place, rows in enumerate(trained):
-                vectors_BD = first[place] if graph_kept else embed(rows)
+                vectors_BD = first[place] if graph_kept else embed(place)
                 (vectors_BD * gradient_UD[torch.from_numpy(rows)]).sum().backward()
                 first[place] = vectors_BD.detach()  # its graph is let go
         return losses._replace(loss=losses.loss.detach())
@@ -145,33 +151,33 @@ def cached_backward(
     losses = ranks.together(second_pass)
     ranks.sum_gradients(encoder.model)
     tokens = int(lengths.sum())
-    computed, kept = ranks.total(encoder.computed_tokens(lengths, [*trained, *measured]), int(graph_kept))
+    computed, kept = ranks.total(encoder.computed_tokens(lengths, batches), int(graph_kept))
     return StepOutcome(losses, tokens, 1 - tokens / computed, kept == ranks.size)
 
 
 def _first_pass(
     encoder: Encoder,
-    embed: Callable[[Rows], Tensor],
-    trained: Sequence[Rows],
-    measured: Sequence[Rows],
+    embed: Callable[[int], Tensor],
+    batches: Sequence[Rows],
+    trained: int,
     lengths: Rows,
     graph_bytes: int,
 ) -> tuple[list[Tensor], bool]:
-    """The vectors of all micro-batches, and whether those of `trained` hold their graph."""
+    """The vectors of all micro-batches, and whether those of the first so many, which train, hold their graph."""
     vectors: list[Tensor] = []
     kept = graph_bytes > 0
     if kept and trained:
         memory = GraphMemory(encoder.model)
         with memory.counting():
-            vectors.append(embed(trained[0]))
-        sizes = [encoder.computed_tokens(lengths, [rows]) for rows in trained]
+            vectors.append(embed(0))
+        sizes = [encoder.computed_tokens(lengths, [rows]) for rows in batches[:trained]]
         kept = memory.size_bytes / sizes[0] * sum(sizes) <= graph_bytes
         if not kept:
             vectors[0] = vectors[0].detach()
     with torch.set_grad_enabled(kept):
-        vectors += [embed(rows) for rows in trained[len(vectors) :]]
+        vectors += [embed(place) for place in range(len(vectors), trained)]
     with torch.no_grad():
-        vectors += [embed(rows) for rows in measured]
+        vectors += [embed(place) for place in range(trained, len(batches))]
     return vectors, kept
 
 

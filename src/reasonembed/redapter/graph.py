@@ -37,16 +37,16 @@ class GraphMemory:
             yield
 
 
-def checkpoint_activations(layers: Iterable[nn.Module]) -> None:
+def checkpoint_activations(layers: Iterable[nn.Module], *, drops: bool = False) -> None:
     """From now on the graph keeps the input of each layer only; the backward pass runs the layer again (Chen et al.
     2016, arXiv:1604.06174). Gradients are the same.
 
-    Our choice: torch's `checkpoint` around each layer. The switch of transformers acts in training mode alone, which
-    would bring dropout, whose random numbers the passes would have to share.
+    drops: the layers have dropout, and are to drop the same when they are run again.
+    Our choice: torch's `checkpoint` around each layer. The switch of transformers acts in training mode alone.
     """
     for layer in layers:
         layer.forward = functools.partial(  # inside the layer's hooks, which run once
-            checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
+            checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=drops
         )
 
 

@@ -17,6 +17,7 @@ from reasonembed.redapter.batches import check_negatives, check_weights
 from reasonembed.redapter.checkpoint import trained_weights
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
+from reasonembed.redapter.dropout import Dropout
 from reasonembed.redapter.gather import Ranks
 from reasonembed.redapter.graph import checkpoint_activations
 from reasonembed.redapter.memory import StepMemory
@@ -32,6 +33,7 @@ class Training(NamedTuple):
 
     encoder: Encoder
     optimizer: torch.optim.Optimizer
+    dropout: Dropout
     memory: StepMemory
     config: TrainConfig
     receipt: Receipt
@@ -80,7 +82,7 @@ def prepare(
     """The base model, whole or this process's part of it, and its optimiser, as they are before the first step.
 
     frozen: see `train.train`. Raises InputError if `base` is no model, or smaller than `matryoshka_dims` asks for;
-    ConfigError if it cannot take packed texts that `config` asks for.
+    ConfigError if it cannot take packed texts, or has no dropout, that `config` asks for.
     """
     ranks = validation.ranks
     torch.manual_seed(config.seed)
@@ -95,12 +97,13 @@ def prepare(
     if config.train_layers is not None and not ranks.sharded:  # which keeps all processes in step, also below
         encoder.keep_frozen(config.train_layers, frozen)
     ranks.same_weights(encoder.model)  # adapters begin at random
+    dropout = Dropout(encoder, config, rank=ranks.rank)
     if config.activation_checkpointing:
-        checkpoint_activations(layer_stack(encoder.model)[-(config.train_layers or 0) :])
+        checkpoint_activations(layer_stack(encoder.model)[-(config.train_layers or 0) :], drops=config.drops)
     if ranks.sharded:
         shard_model(encoder.model, ranks)
     optimizer = make_optimizer(encoder.model, config)
-    return Training(encoder, optimizer, StepMemory(config), config, receipt, validation)
+    return Training(encoder, optimizer, dropout, StepMemory(config), config, receipt, validation)
 
 
 def _load(base: str | Path, config: TrainConfig, *, device: str) -> Encoder:

@@ -198,15 +198,17 @@ def _gradient(training: Training, texts: BatchTexts, batch: Batch, *, step: int)
     config, memory = training.config, training.memory
     while True:
         try:
-            return cached_backward(
-                training.encoder,
-                texts,
-                lambda vectors_UD: batch_loss(vectors_UD, texts, batch, config, step=step),
-                budget_tokens=memory.budget_tokens,
-                graph_bytes=memory.graph_bytes,
-                bf16=config.bf16,
-                ranks=training.ranks,
-            )
+            with training.dropout.acting(step) as draws:
+                return cached_backward(
+                    training.encoder,
+                    texts,
+                    lambda vectors_UD: batch_loss(vectors_UD, texts, batch, config, step=step),
+                    budget_tokens=memory.budget_tokens,
+                    graph_bytes=memory.graph_bytes,
+                    bf16=config.bf16,
+                    ranks=training.ranks,
+                    draws=draws,
+                )
         except torch.OutOfMemoryError as error:
             if training.ranks.sharded:
                 raise ReasonEmbedError(
