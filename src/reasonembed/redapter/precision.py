@@ -21,6 +21,8 @@ def float32_products(precision: str) -> Iterator[None]:
     backends = _backends()
     each = [backend.fp32_precision for backend in backends]
     before = _common_precision()
+    if precision == "medium" and not rounds_on_cpu(precision):
+        precision = "high"  # on GPUs the same; on a CPU with AVX-512 alone PyTorch would emulate bfloat16, which is slow
     torch.set_float32_matmul_precision(precision)
     try:
         yield
@@ -49,7 +51,8 @@ def rounds_on_cpu(precision: str) -> bool:
     """Whether a CPU multiplies float32 matrices in bfloat16 with this `precision`; one that cannot does it in full."""
     if precision != "medium" or not torch.backends.mkldnn.is_available():
         return False
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's
 
 
 def use_whole_attention(encoder: Encoder) -> None:
