@@ -154,6 +154,8 @@ TRIALS: list[Trial] = [
     in_batch("medium-lr4e-5-t.05-e7", 7, splits=SPLITS, matmul_precision="medium"),
     in_batch("medium-lr4e-5-t.05-e9", 9, splits=SPLITS, matmul_precision="medium"),
     in_batch("medium-lr4e-5-t.05-e5", 5, splits=SPLITS, matmul_precision="medium"),
+    in_batch("short-lr4e-5-t.05-e6", 6, splits=SPLITS, matmul_precision="medium", max_passage_tokens=128),
+    in_batch("short-lr4e-5-t.05-e8", 8, splits=SPLITS, matmul_precision="medium", max_passage_tokens=128),
 ]
 
 
