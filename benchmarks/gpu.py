@@ -9,7 +9,8 @@ the pocket corpora (mixed lengths to 512), for which a small tokenizer is traine
 - `rate`: bfloat16 matrix products, the rate that MFU is measured against.
 - `lora`, `full`: one global batch of 16 x 16. Ours padded, ours packed, ours packed with the graph kept where it fits,
   the release's scheme, and CachedMultipleNegativesRankingLoss in mini-batches of 4 and by tokens; the last two as in
-  `train_step.py`. Float32 weights in bfloat16 autocast on all sides; what RI adds; cosines of the gradients.
+  `train_step.py`. On all sides float32 weights in bfloat16 autocast; under adapters the base lies in bfloat16, as a
+  training keeps it. What RI adds; cosines of the gradients.
 - `recipe`: the recipe's global batch, 64 x 16 texts of 512 tokens, by LoRA, packed.
 - `encode`: texts to vectors in bfloat16 weights against sentence-transformers' `encode` at its default.
 
@@ -47,6 +48,7 @@ from reasonembed.redapter.batches import Batch
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.gradcache import BatchTexts, cached_backward, tokenize_batch
 from reasonembed.redapter.objective import batch_loss
+from reasonembed.redapter.precision import narrow_frozen
 from setting import setting
 
 
@@ -343,6 +345,7 @@ def _trainable(size: str, tokenizer: Tokenizer, device: torch.device, *, lora: b
         for parameter in encoder.model.parameters():
             if parameter.requires_grad:
                 parameter.normal_(std=0.02)  # fresh adapters give half their weights no gradient
+    narrow_frozen(encoder.model)  # as a training keeps them
     return encoder
 
 

@@ -82,7 +82,8 @@ def test_a_recipe_trains_a_small_model_of_its_kind_and_sentence_transformers_giv
     out = data / "model"
     train(data / "reason-embed-data-0928", "--recipe", recipe, "--base", tiny_models[base], "--out", out)
     trained = settings(out)
-    assert (trained["lora"], trained["bf16"], trained["pooling"]) == ({"rank": 32, "alpha": 64}, True, "last_token")
+    lora = {"rank": 32, "alpha": 64, "dropout": 0.0, "quantize_base": False}
+    assert (trained["lora"], trained["bf16"], trained["pooling"]) == (lora, True, "last_token")
     texts = ["why water", "the theory of sleep " * 30, ""]
     ours = Encoder.load(out)
     prompt = "Instruct: Find it.\nQuery: "
@@ -104,7 +105,9 @@ def test_a_flag_overrides_the_file_that_overrides_the_recipe_that_overrides_the_
     found = settings(out)
     assert found["temperature"] == 0.1, "the flag"
     assert found["learning_rate"] == 1e-3, "the file"
-    assert found["lora"] == {"rank": 4, "alpha": 64}, "the file, and what it leaves open from the recipe"
+    assert (found["lora"]["rank"], found["lora"]["alpha"]) == (4, 64), (
+        "the file, and what it leaves open from the recipe"
+    )
     assert (found["bf16"], found["mask_positives"]) == (True, False), "the recipe"
     assert found["seed"] == 42, "the default"
     assert "lora and train_layers cannot go together" in refused(*command, "--train-layers", "1")
@@ -112,6 +115,17 @@ def test_a_flag_overrides_the_file_that_overrides_the_recipe_that_overrides_the_
     assert "lora and train_layers cannot go together" in refused(*command)
     train(*command, "--no-lora", "--restart")
     assert (settings(out)["lora"], settings(out)["train_layers"]) == (None, 1)
+
+
+def test_qlora_is_lora_on_a_base_in_four_bits(data: Path, tiny_models: dict[str, Path]) -> None:
+    config = data / "config.toml"
+    config.write_text("lora = { rank = 4 }\n")
+    command = [data / "reason-embed-data-0928", "--base", tiny_models["qwen3"], "--group-size", "2", "--qlora"]
+    for more, rank in (([], 32), (["--config", config], 4)):
+        train(*command, *more, "--out", data / f"model-{rank}")
+        found = settings(data / f"model-{rank}")["lora"]
+        assert (found["rank"], found["quantize_base"]) == (rank, True)
+    assert "Leave one of them out" in refused(*command, "--no-lora", "--out", data / "none")
 
 
 def test_the_two_stages_of_the_docs_can_be_followed(

@@ -36,9 +36,7 @@ def batch(examples: list[TrainingExample]) -> Batch:
 
 
 @pytest.fixture
-def encoders(
-    tiny_models: dict[str, Path], load_exact: Callable[[Path], Encoder]
-) -> Callable[[TrainConfig], Encoder]:
+def encoders(tiny_models: dict[str, Path], load_exact: Callable[[Path], Encoder]) -> Callable[[TrainConfig], Encoder]:
     """A BERT with its own dropout, or a Qwen3 whose adapters have some, in float64."""
 
     def load(config: TrainConfig) -> Encoder:
@@ -124,9 +122,7 @@ def test_both_passes_a_kept_graph_and_a_repeated_step_drop_alike_and_another_ste
     assert not any(module.training for module in encoder.model.modules()), "it drops in a step alone"
 
 
-def test_it_leaves_the_random_numbers_of_others_alone(
-    encoders: Callable[[TrainConfig], Encoder], batch: Batch
-) -> None:
+def test_it_leaves_the_random_numbers_of_others_alone(encoders: Callable[[TrainConfig], Encoder], batch: Batch) -> None:
     encoder = encoders(DROPS)
     before = torch.get_rng_state()
     _step(encoder, batch, DROPS)

@@ -79,6 +79,9 @@ def train(
         bool | None,
         typer.Option("--lora/--no-lora", help="Train LoRA adapters (rank 32, alpha 64), merged at the end."),
     ] = None,
+    qlora: Annotated[
+        bool, typer.Option("--qlora", help="LoRA on a base that lies in 4 bits while it trains (needs bitsandbytes).")
+    ] = False,
     train_layers: Annotated[int | None, typer.Option(help="Train only the last so many layers.")] = None,
     bf16: Annotated[bool | None, typer.Option("--bf16/--no-bf16", help="bfloat16 autocast.")] = None,
     matmul_precision: Annotated[
@@ -131,6 +134,7 @@ def train(
 
     need_training()
     from reasonembed.config import override
+    from reasonembed.errors import ConfigError
     from reasonembed.processes import is_first
     from reasonembed.redapter.recipe import load_recipe
     from reasonembed.workflow.training import plan_training
@@ -140,6 +144,8 @@ def train(
     chosen = load_recipe(recipe) if recipe else None
     base = base or (chosen.base if chosen else _missing("--base"))
     out = out or (Path("models") / Path(recipe).stem if recipe else _missing("--out"))
+    if qlora and lora is False:
+        raise ConfigError("--qlora trains LoRA adapters, and --no-lora wants none. Leave one of them out.")
     settings = _settings(chosen, config, lora=lora)
     flags: dict[str, object] = {
         "loss": loss,
@@ -150,7 +156,8 @@ def train(
         "global_queries": global_queries,
         "start_step": start_step,
         "instruction": instruction,
-        "lora": {} if lora and settings.lora is None else None,
+        "lora": {} if (lora or qlora) and settings.lora is None else None,
+        "lora.quantize_base": qlora or None,
         "train_layers": train_layers,
         "bf16": bf16,
         "matmul_precision": matmul_precision,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from reasonembed.encoder.folder import ModelFolder
 from reasonembed.encoder.tokens import Tokenizer
-from reasonembed.errors import InputError
+from reasonembed.errors import InputError, MissingExtra
 
 
 @contextlib.contextmanager
@@ -40,11 +41,18 @@ def is_causal(config: Any) -> bool:
     return decoder and not both_ways and not bidirectional
 
 
-def load_transformer(folder: ModelFolder, dtype: torch.dtype) -> Any:
-    """The folder's transformer, from safetensors only. Raises InputError if it cannot be loaded whole."""
+def load_transformer(folder: ModelFolder, dtype: torch.dtype, *, quantized_on: str | None = None) -> Any:
+    """The folder's transformer, from safetensors only.
+
+    quantized_on: a device to put it on with the weights of its linear layers in 4-bit NormalFloat, their scales
+    quantised too (Dettmers et al. 2023, arXiv:2305.14314); their products have the type `dtype`. None: on the CPU, as
+    it is.
+    Raises InputError if it cannot be loaded whole, MissingExtra if bitsandbytes is wanted and not installed.
+    """
     from safetensors import SafetensorError
     from transformers import AutoModel
 
+    options = {} if quantized_on is None else {"quantization_config": _four_bits(dtype), "device_map": quantized_on}
     try:
         with no_progress_bars():
             model, info = AutoModel.from_pretrained(
@@ -54,6 +62,7 @@ def load_transformer(folder: ModelFolder, dtype: torch.dtype) -> Any:
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                **options,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"transformers cannot load {folder.transformer}: {error}") from error
@@ -67,7 +76,25 @@ def load_transformer(folder: ModelFolder, dtype: torch.dtype) -> Any:
             f"{folder.transformer} lacks {len(missing)} weights, e.g. {missing[0]}; they would be random. Copy the "
             f"folder again, whole, or choose another model."
         )
+    for (
+        module
+    ) in model.modules():  # a pass without gradient would repack these weights for a CPU, and round their scales
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model
+
+
+def _four_bits(dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtra(
+            "quantize_base keeps the base in 4 bits by bitsandbytes, which is not installed: pip install "
+            "'reasonembed[qlora]', or leave quantize_base out."
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
 
 
 def load_tokenizer(folder: ModelFolder, *, append_eos: bool) -> Tokenizer:

@@ -18,6 +18,7 @@ class LoraSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rank: int = 32
     alpha: int = 64  # the update is scaled by alpha / rank
     dropout: float = 0.0  # of the adapters' inputs while training, from 0 to below 1 (our choice: the paper gives none)
+    quantize_base: bool = False  # the base in 4-bit NormalFloat while it trains (our option: QLoRA, arXiv 2305.14314)
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha < 1:

@@ -81,18 +81,22 @@ class Encoder:
         dtype: str = "float32",
         device: str | None = None,
         pooling: Pooling | None = None,
+        quantize: bool = False,
     ) -> Encoder:
         """The model in a sentence-transformers or a bare transformers folder, or of that name on the hub.
 
         max_tokens: None takes the folder's own.  device: None takes CUDA where there is one.
         pooling: None takes the folder's own; a bare folder's decoder gets last_token (its tokenizer made to
-        append EOS), an encoder mean.  Code and pickles in the folder are refused, never run.
-        Raises InputError for a folder that is no model, DamageError if its golden vectors do not come out.
+        append EOS), an encoder mean.  quantize: keep the linear layers' weights in 4 bits (`load_transformer`), which
+        gives slightly other vectors; adapters train on it.  Code and pickles in the folder are refused, never run.
+        Raises InputError for a folder that is no model, DamageError if its golden vectors do not come out,
+        MissingExtra if it is to be quantised without bitsandbytes.
         """
         if dtype not in DTYPES:
             raise ConfigError(f'dtype is "{dtype}"{nearest(dtype, DTYPES)} Known: {", ".join(DTYPES)}.')
         folder = read_model_folder(find_model(path_or_name))
-        model = load_transformer(folder, DTYPES[dtype])
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model = load_transformer(folder, DTYPES[dtype], quantized_on=device if quantize else None)
         own = folder.pooling or ("last_token" if is_causal(model.config) else "mean")
         chosen = pooling or own
         if chosen != own:
@@ -105,14 +109,14 @@ class Encoder:
                 f"max_tokens is {max_tokens}; {path_or_name} has {limit} positions. Choose at most {limit}."
             )
         encoder = cls(
-            model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+            model if quantize else model.to(device),
             tokenizer,
             name=str(path_or_name),
             pooling=chosen,  # type: ignore[arg-type]
             max_tokens=max_tokens or own_limit,
             prompts=folder.prompts,
         )
-        if pooling in (None, folder.pooling):
+        if pooling in (None, folder.pooling) and not quantize:
             check_golden(encoder, folder.root)
         return encoder
 

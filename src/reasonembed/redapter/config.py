@@ -69,7 +69,9 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     max_passage_tokens: int = 512
     lora: LoraSettings | None = None  # None: train the weights themselves; the paper: rank 32, alpha 64
     train_layers: int | None = None  # only the last so many layers; None: all (our choice, for speed on a CPU)
-    dropout: bool = False  # the base's own, with the probabilities of its configuration (our choice: fused attention stays)
+    dropout: bool = (
+        False  # the base's own, with the probabilities of its configuration (our choice: fused attention stays)
+    )
     pooling: Literal["last_token", "mean", "cls"] | None = None
     """How token vectors become a text's; None: the base's own, which for a bare decoder is the paper's, last_token."""
     bf16: bool = False  # bfloat16 autocast; the paper: true, on GPUs
@@ -151,11 +153,18 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 )
         if self.lora is not None and self.train_layers is not None:
             raise ValueError("lora and train_layers cannot go together; set one of them.")
+        if self.lora is not None and self.lora.quantize_base and self.shard:
+            raise ValueError("lora.quantize_base and shard cannot go together: weights of 4 bits are not shared out.")
 
     @property
     def needs_reasoning(self) -> bool:
         """Whether the reasoning queries are encoded at all; where they are, intensity is measured and logged."""
         return self.loss == "ri-infonce" or self.measure_intensity or self.distill_weight > 0
+
+    @property
+    def keeps_base_coarse(self) -> bool:
+        """Whether the frozen base of adapters lies in memory in fewer bits while they train; it is saved in full."""
+        return self.lora is not None and (self.lora.quantize_base or self.bf16) and not self.shard
 
     @property
     def drops(self) -> bool:

@@ -1,8 +1,8 @@
 """Dropout in training: drawn anew each step, and alike in all passes of a step.
 
 A step embeds its texts twice (`gradcache.py`). The gradient is that of the loss only if both passes drop the same
-activations, so what a micro-batch draws is a pure function of seed, step, process and its place in the step. A step that
-is repeated, or resumed, draws the same.
+activations, so what a micro-batch draws is a pure function of seed, step, process and its place in the step. A step
+that is repeated, or resumed, draws the same.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ the U embeddings, so it is exactly the loss over all that was drawn.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -32,6 +31,7 @@ from reasonembed.redapter.dropout import Draws, no_draws
 from reasonembed.redapter.gather import ALONE, Ranks
 from reasonembed.redapter.graph import GraphMemory
 from reasonembed.redapter.loss import WeightedLoss
+from reasonembed.redapter.precision import autocast
 
 
 class BatchTexts(NamedTuple):
@@ -182,8 +182,5 @@ def _first_pass(
 
 
 def _embed(encoder: Encoder, ids: Sequence[TokenIds], rows: Rows, bf16: bool) -> Tensor:
-    autocast: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-    if bf16:  # a weight is cast once in a pass: a cache would but hold a copy of them all
-        autocast = torch.autocast(encoder.device.type, torch.bfloat16, cache_enabled=False)
-    with autocast:
+    with autocast(encoder.device.type, bf16):
         return encoder.embed([ids[row] for row in rows])

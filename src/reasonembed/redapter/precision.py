@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 
 from reasonembed.encoder.model import Encoder
 
@@ -22,7 +23,9 @@ def float32_products(precision: str) -> Iterator[None]:
     each = [backend.fp32_precision for backend in backends]
     before = _common_precision()
     if precision == "medium" and not rounds_on_cpu(precision):
-        precision = "high"  # on GPUs the same; on a CPU with AVX-512 alone PyTorch would emulate bfloat16, which is slow
+        precision = (
+            "high"  # on GPUs the same; on a CPU with AVX-512 alone PyTorch would emulate bfloat16, which is slow
+        )
     torch.set_float32_matmul_precision(precision)
     try:
         yield
@@ -65,4 +68,24 @@ def use_whole_attention(encoder: Encoder) -> None:
         encoder.model.set_attn_implementation("eager")
 
 
-__all__ = ["float32_products", "rounds_on_cpu", "use_whole_attention"]
+def autocast(device_type: str, bf16: bool) -> contextlib.AbstractContextManager[object]:
+    """bfloat16 autocast, if so; without its cache, which would but hold a copy of weights that are cast once a pass."""
+    if not bf16:
+        return contextlib.nullcontext()
+    return torch.autocast(device_type, torch.bfloat16, cache_enabled=False)
+
+
+def narrow_frozen(model: nn.Module) -> None:
+    """Keep the linear layers that do not train in bfloat16, to which autocast rounds them at each use anyway.
+
+    Under autocast vectors and gradients stay the same to the bit, in half of the memory; without it the model is of no
+    use from here on.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.weight.dtype == torch.float32:
+            for parameter in module.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.bfloat16()
+
+
+__all__ = ["autocast", "float32_products", "narrow_frozen", "rounds_on_cpu", "use_whole_attention"]

@@ -22,7 +22,7 @@ from reasonembed.redapter.gather import Ranks
 from reasonembed.redapter.graph import checkpoint_activations
 from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.optimizer import make_optimizer
-from reasonembed.redapter.precision import rounds_on_cpu, use_whole_attention
+from reasonembed.redapter.precision import narrow_frozen, rounds_on_cpu, use_whole_attention
 from reasonembed.redapter.receipt import Receipt
 from reasonembed.redapter.sharding import shard_model
 from reasonembed.redapter.validation import Validation
@@ -86,7 +86,8 @@ def prepare(
     """
     ranks = validation.ranks
     torch.manual_seed(config.seed)
-    encoder = _load(base, config, device=str(ranks.device))
+    quantize = config.lora is not None and config.lora.quantize_base
+    encoder = _load(base, config, device=str(ranks.device), quantize=quantize)
     if max(config.matryoshka_dims, default=0) > encoder.dimension:
         raise InputError(
             f"matryoshka_dims asks for {max(config.matryoshka_dims)} dimensions and {receipt.base} has "
@@ -102,13 +103,15 @@ def prepare(
         checkpoint_activations(layer_stack(encoder.model)[-(config.train_layers or 0) :], drops=config.drops)
     if ranks.sharded:
         shard_model(encoder.model, ranks)
+    elif config.keeps_base_coarse and config.bf16:
+        narrow_frozen(encoder.model)
     optimizer = make_optimizer(encoder.model, config)
     return Training(encoder, optimizer, dropout, StepMemory(config), config, receipt, validation)
 
 
-def _load(base: str | Path, config: TrainConfig, *, device: str) -> Encoder:
+def _load(base: str | Path, config: TrainConfig, *, device: str, quantize: bool = False) -> Encoder:
     """The base model, with room for the texts' tokens, and what of it trains requiring a gradient."""
-    encoder = Encoder.load(base, device=device, pooling=config.pooling)
+    encoder = Encoder.load(base, device=device, pooling=config.pooling, quantize=quantize)
     wanted = max(encoder.max_tokens, config.max_query_tokens, config.max_passage_tokens)
     encoder.max_tokens = min(wanted, encoder.position_limit or wanted)
     if encoder.device.type == "cpu" and rounds_on_cpu(config.matmul_precision) and not config.packed:
@@ -121,7 +124,9 @@ def _load(base: str | Path, config: TrainConfig, *, device: str) -> Encoder:
 
 
 def with_weights(base: str | Path, config: TrainConfig, weights: Mapping[str, torch.Tensor]) -> Encoder:
-    """The base model anew, with `weights` for those that train: what a sharded training is saved from."""
+    """The base model anew and in full, with `weights` for those that train: what a training is saved from whose own
+    model is in parts, or in fewer bits.
+    """
     encoder = _load(base, config, device="cpu")
     with torch.no_grad():
         for name, parameter in trained_weights(encoder.model).items():

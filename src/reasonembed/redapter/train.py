@@ -99,7 +99,9 @@ def train(
     with float32_products(config.matmul_precision):
         training = prepare(base, config, receipt, frozen, course)
         log = _run(training, examples, progress)
-    weights = whole_tensors(trained_weights(training.encoder.model), keep=ranks.first) if ranks.sharded else None
+    weights = None
+    if ranks.sharded or config.keeps_base_coarse:
+        weights = whole_tensors(trained_weights(training.encoder.model), keep=ranks.first)
     if log:
         encoder = with_weights(base, config, weights) if weights else training.encoder
         encoder.frozen = None  # from here on the model is a model like any other

@@ -28,6 +28,7 @@ from reasonembed.redapter.checkpoint import BEST, SavedWeights, State, load_weig
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.gather import Ranks
 from reasonembed.redapter.log import ValidationRecord, ValidationSummary
+from reasonembed.redapter.precision import autocast
 from reasonembed.search.systems import DenseSystem
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class Validation:
         """Domain -> score, the first process's."""
         frozen, encoder.frozen = encoder.frozen, None  # a corpus would crowd out the texts that are trained on
         try:
-            shared = _SharedEncoder(encoder, self._prompts, self.ranks, budget_tokens)
+            shared = _SharedEncoder(encoder, self._prompts, self.ranks, budget_tokens, bf16=self._config.bf16)
             system = DenseSystem(
                 shared, name=f"step {step}", own_prompts=True, max_tokens=_longest(encoder, self._config)
             )
@@ -219,11 +220,14 @@ def _longest(encoder: Encoder, config: TrainConfig) -> int:
 class _SharedEncoder:
     """The model in training as a dense system takes it: each process encodes its share of the texts."""
 
-    def __init__(self, encoder: Encoder, prompts: Mapping[str, str], ranks: Ranks, budget_tokens: int) -> None:
+    def __init__(
+        self, encoder: Encoder, prompts: Mapping[str, str], ranks: Ranks, budget_tokens: int, *, bf16: bool
+    ) -> None:
         self.name, self.max_tokens = encoder.name, encoder.max_tokens
         self.dtype, self.dimension = encoder.dtype, encoder.dimension
         self.prompts = prompts
         self._encoder, self._ranks, self._budget_tokens = encoder, ranks, budget_tokens
+        self._bf16 = bf16
 
     def encode(
         self, texts: Sequence[str], *, prompt: str = "", max_tokens: int | None = None
@@ -239,7 +243,8 @@ class _SharedEncoder:
         vectors_ND = torch.zeros(len(texts), self.dimension, device=self._ranks.device)
         planned = self._encoder.micro_batches([len(row) for row in ids], self._budget_tokens)
         for rows in self._ranks.even(planned):
-            with torch.no_grad():  # not inference mode: sharded weights put together in it could not train
+            # no inference mode: sharded weights put together in it could not train
+            with torch.no_grad(), autocast(self._encoder.device.type, self._bf16):
                 embedded_BD = self._encoder.embed([ids[row] for row in rows] or _FOR_COMPANY)
             vectors_ND[torch.from_numpy(own[rows])] = embedded_BD[: len(rows)].float()
         gathered: npt.NDArray[np.float32] = self._ranks.gather_rows(vectors_ND).cpu().numpy()
