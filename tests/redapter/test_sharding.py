@@ -40,8 +40,13 @@ WHOLE = TrainConfig(
     shard=True,
 )
 KINDS: dict[str, dict[str, Any]] = {
-    "lora": {"lora": LoraSettings(rank=2, alpha=4)},
-    "last layer, recomputed": {"train_layers": 1, "activation_checkpointing": True, "weight_decay": 0.1},
+    "lora": {"lora": LoraSettings(rank=2, alpha=4), "base_share": 0.25},
+    "last layer, recomputed": {
+        "train_layers": 1,
+        "activation_checkpointing": True,
+        "weight_decay": 0.1,
+        "base_share": 0.4,
+    },
 }
 SHARED_BY = {"lora": 3, "last layer, recomputed": 2}  # of rank 2 adapters three cannot all have a part
 

@@ -83,6 +83,10 @@ def train(
         bool, typer.Option("--qlora", help="LoRA on a base that lies in 4 bits while it trains (needs bitsandbytes).")
     ] = False,
     train_layers: Annotated[int | None, typer.Option(help="Train only the last so many layers.")] = None,
+    base_share: Annotated[
+        float | None,
+        typer.Option(help="The base's part of each trained weight in the saved model: 0 (none) to below 1."),
+    ] = None,
     bf16: Annotated[bool | None, typer.Option("--bf16/--no-bf16", help="bfloat16 autocast.")] = None,
     matmul_precision: Annotated[
         str | None,
@@ -159,6 +163,7 @@ def train(
         "lora": {} if (lora or qlora) and settings.lora is None else None,
         "lora.quantize_base": qlora or None,
         "train_layers": train_layers,
+        "base_share": base_share,
         "bf16": bf16,
         "matmul_precision": matmul_precision,
         "seed": seed,

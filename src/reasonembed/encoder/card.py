@@ -21,7 +21,7 @@ tags:
 
 Trained from {base} with {loss} (ReasonEmbed, arXiv:2510.08252): {steps} steps on {examples} examples of
 {domains}.
-Vectors have {dimension} dimensions and unit length; compare them by their inner product (cosine).{cuts}{chosen}
+Vectors have {dimension} dimensions and unit length; compare them by their inner product (cosine).{cuts}{chosen}{mixed}
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -39,6 +39,8 @@ Training settings, in full, are in `manifest.json`; the course of the training i
 No test results are stated here: a score belongs with its protocol, in the report that measured it.
 """
 
+_MIXED = "Each weight that trained is the mean of the base's, which counts {share:g}, and the trained one."
+
 
 class CardFacts(msgspec.Struct, frozen=True):
     """What the card states about a training."""
@@ -53,6 +55,7 @@ class CardFacts(msgspec.Struct, frozen=True):
     options: Sequence[str] = ()  # what was added to the loss, in words
     cuts: Sequence[int] = ()  # the numbers of dimensions that vectors may be cut to
     chosen: str = ""  # which weights were saved and why; empty: the last
+    base_share: float = 0.0  # the base's part of each weight that trained
 
 
 def model_card(facts: CardFacts) -> str:
@@ -67,6 +70,7 @@ def model_card(facts: CardFacts) -> str:
         loss=", ".join([loss, *facts.options]),
         cuts=f"\nThey may be cut to their first dimensions ({sizes}; `truncate_dim`); cosine then." if sizes else "",
         chosen=f"\n{facts.chosen}" if facts.chosen else "",
+        mixed=f"\n{_MIXED.format(share=facts.base_share)}" if facts.base_share else "",
         examples=facts.examples,
         domains=", ".join(facts.domains),
         steps=facts.steps,

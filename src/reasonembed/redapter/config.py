@@ -72,6 +72,10 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     dropout: bool = (
         False  # the base's own, with the probabilities of its configuration (our choice: fused attention stays)
     )
+    base_share: float = 0.0
+    """From 0 to below 1: the base's part of each weight that trains, in the model that is saved and validated (our
+    option: WiSE-FT, arXiv 2109.01903); 0: the trained weights alone.
+    """
     pooling: Literal["last_token", "mean", "cls"] | None = None
     """How token vectors become a text's; None: the base's own, which for a bare decoder is the paper's, last_token."""
     bf16: bool = False  # bfloat16 autocast; the paper: true, on GPUs
@@ -101,6 +105,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
         for key in ("max_query_tokens", "max_passage_tokens"):
             _require(getattr(self, key) >= 8, key, getattr(self, key), "at least 8")
+        _require(0 <= self.base_share < 1, "base_share", self.base_share, "0 or more, and below 1")
         _require(0 <= self.warmup_share <= 1, "warmup_share", self.warmup_share, "between 0 and 1")
         _require(
             self.gradient_clip is None or self.gradient_clip > 0,

@@ -13,6 +13,7 @@ from reasonembed.encoder.frozen import FrozenStates
 from reasonembed.encoder.lora import add_lora, layer_stack, train_last_layers
 from reasonembed.encoder.model import Encoder
 from reasonembed.errors import ConfigError, InputError, shown
+from reasonembed.redapter.base_share import BaseShare
 from reasonembed.redapter.batches import check_negatives, check_weights
 from reasonembed.redapter.checkpoint import trained_weights
 from reasonembed.redapter.config import TrainConfig
@@ -34,6 +35,7 @@ class Training(NamedTuple):
     encoder: Encoder
     optimizer: torch.optim.Optimizer
     dropout: Dropout
+    base_share: BaseShare
     memory: StepMemory
     config: TrainConfig
     receipt: Receipt
@@ -106,7 +108,8 @@ def prepare(
     elif config.keeps_base_coarse and config.bf16:
         narrow_frozen(encoder.model)
     optimizer = make_optimizer(encoder.model, config)
-    return Training(encoder, optimizer, dropout, StepMemory(config), config, receipt, validation)
+    base_share = BaseShare(encoder.model, config.base_share)
+    return Training(encoder, optimizer, dropout, base_share, StepMemory(config), config, receipt, validation)
 
 
 def _load(base: str | Path, config: TrainConfig, *, device: str, quantize: bool = False) -> Encoder:

@@ -54,6 +54,7 @@ def save_result(
         prompts=prompts,
         options=_options(config),
         chosen=_chosen(validation) if validation else "",
+        base_share=config.base_share,
         cuts=[size for size in config.matryoshka_dims if size < encoder.dimension],
     )
     text = msgspec.json.format(msgspec.json.encode(sealed(manifest)), indent=2).decode() + "\n"

@@ -99,6 +99,7 @@ def train(
     with float32_products(config.matmul_precision):
         training = prepare(base, config, receipt, frozen, course)
         log = _run(training, examples, progress)
+    training.base_share.mix(training.encoder.model)
     weights = None
     if ranks.sharded or config.keeps_base_coarse:
         weights = whole_tensors(trained_weights(training.encoder.model), keep=ranks.first)
@@ -162,9 +163,10 @@ def _run(
 
 
 def _validate(training: Training, step: int, steps: int) -> None:
-    """Validate after `step` of `steps` if it is due."""
+    """Validate after `step` of `steps` if it is due: what would be saved of the model as it is."""
     if training.validation.due(step, steps):
-        training.validation.measure(training.encoder, step, budget_tokens=training.memory.budget_tokens)
+        with training.base_share.mixed(training.encoder.model):
+            training.validation.measure(training.encoder, step, budget_tokens=training.memory.budget_tokens)
 
 
 def train_step(training: Training, batch: Batch, *, step: int, learning_rate: float) -> StepRecord:
