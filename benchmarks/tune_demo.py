@@ -42,6 +42,7 @@ RESULTS = Path(__file__).parent / "results" / "tune_demo.jsonl"
 SPLITS = (0, 1, 2)
 NEW_IDEAS, KNOWN_IDEAS = 4, 4  # queries held out in a domain, about
 LOSSES = ("infonce", "ri-infonce")
+SHARES = (0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7)
 MEASURE = "nDCG@10"
 FIXED: dict[str, Any] = {
     "mask_positives": True,
@@ -62,6 +63,7 @@ class Trial(msgspec.Struct, frozen=True):
     splits: tuple[int, ...] = (0,)
     losses: tuple[str, ...] = ("infonce",)
     seeds: tuple[int, ...] = (42,)
+    shares: tuple[float, ...] = ()  # of the base (`base_share`), each judged from the one training: it does not differ
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -125,6 +127,12 @@ def in_batch(name: str, epochs: int, *, splits: tuple[int, ...] = (0,), **other:
     return Trial(name, settings, stage="in-batch", splits=splits)
 
 
+def shared(name: str, epochs: int, *, splits: tuple[int, ...] = SPLITS, **other: Any) -> Trial:
+    """A trial of the fifth search: how much of the base stays in the saved weights."""
+    trial = in_batch(name, epochs, splits=splits, matmul_precision="medium", **other)
+    return msgspec.structs.replace(trial, stage="share of the base", shares=SHARES)
+
+
 TRIALS: list[Trial] = [
     Trial("q27-g8-lr1e-4", s()),
     Trial("q9-g2-lr1e-4", s(group_size=2, global_queries=9)),
@@ -156,6 +164,11 @@ TRIALS: list[Trial] = [
     in_batch("medium-lr4e-5-t.05-e5", 5, splits=SPLITS, matmul_precision="medium"),
     in_batch("short-lr4e-5-t.05-e6", 6, splits=SPLITS, matmul_precision="medium", max_passage_tokens=128),
     in_batch("short-lr4e-5-t.05-e8", 8, splits=SPLITS, matmul_precision="medium", max_passage_tokens=128),
+    shared("share-lr4e-5-e6", 6),
+    shared("share-lr8e-5-e6", 6, learning_rate=8e-5),
+    shared("share-dropout-lr4e-5-e6", 6, splits=(0, 1), dropout=True),
+    shared("share-lr8e-5-e9", 9, learning_rate=8e-5),
+    shared("share-lr8e-5-e5", 5, learning_rate=8e-5),
 ]
 
 
@@ -261,18 +274,22 @@ def frozen_states(layers: int) -> Any:
     return FrozenStates(limit_bytes=6 << 30)
 
 
-def judge(model: Path, split: int, train_layers: int | None = None) -> dict[str, float]:
+def judge(model: Path, split: int, train_layers: int | None = None, *, base_share: float = 0.0) -> dict[str, float]:
     from reasonembed.encoder.model import Encoder
 
     encoder = Encoder.load(model)
+    if base_share:
+        base = Encoder.load(minilm_folder())
+        for weight, before in zip(encoder.model.parameters(), base.model.parameters(), strict=True):
+            weight.data.lerp_(before.data, base_share)
     if train_layers is not None:
         encoder.keep_frozen(train_layers, frozen_states(train_layers))
     result = evaluate(DenseSystem(encoder), held_out_collections(split), measures=[MEASURE])
     return {f"{domain}/{name}": round(value, 6) for (domain, name), value in result.scores[MEASURE].items()}
 
 
-def run(trial: Trial, loss: str, split: int, seed: int) -> Outcome:
-    """Train one model and judge it on what the split holds out."""
+def run(trial: Trial, loss: str, split: int, seed: int) -> list[Outcome]:
+    """Train one model and judge it on what the split holds out: as it is, or with each share of the base in it."""
     from reasonembed.redapter.train import TrainConfig, train
 
     config = TrainConfig(**(FIXED | trial.settings | {"loss": loss, "seed": seed}))
@@ -282,10 +299,25 @@ def run(trial: Trial, loss: str, split: int, seed: int) -> Outcome:
         states = None if layers is None else frozen_states(layers)
         done = train(training_examples(split), minilm_folder(), Path(folder) / "model", config, frozen=states)
         seconds = time.perf_counter() - began
-        scores = judge(done.model_folder, split, layers)
-    return Outcome(
-        trial.name, trial.stage, trial.settings, loss, split, seed, done.totals.steps, round(seconds, 1), scores
-    )
+        scores = {share: judge(done.model_folder, split, layers, base_share=share) for share in trial.shares or (0.0,)}
+    return [
+        Outcome(
+            trial=_named(trial, share),
+            stage=trial.stage,
+            settings=trial.settings | ({"base_share": share} if trial.shares else {}),
+            loss=loss,
+            split=split,
+            seed=seed,
+            steps=done.totals.steps,
+            train_seconds=round(seconds, 1),
+            scores=scored,
+        )
+        for share, scored in scores.items()
+    ]
+
+
+def _named(trial: Trial, share: float) -> str:
+    return f"{trial.name}-{share:g}" if trial.shares else trial.name
 
 
 def read_results() -> list[Outcome]:
@@ -309,17 +341,21 @@ def run_trials(options: argparse.Namespace) -> None:
     base = next(row.scores for row in read_results() if row.loss == "base")
     for trial in TRIALS:
         for seed, split, loss in ((x, y, z) for x in trial.seeds for y in trial.splits for z in trial.losses):
-            if options.only not in trial.name or (trial.name, loss, split, seed) in done:
+            names = {_named(trial, share) for share in trial.shares or (0.0,)}
+            missing = {name for name in names if (name, loss, split, seed) not in done}
+            if options.only not in trial.name or not missing:
                 continue
             began = time.perf_counter()
-            outcome = run(trial, loss, split, seed)
-            append(outcome)
-            gain, fresh = shown(gain_over(base, [outcome])), shown(gain_over(base, [outcome], new=True))
-            print(
-                f"{trial.name} {loss} split {split} seed {seed}: {gain}, new ideas {fresh}, trained in "
-                f"{outcome.train_seconds:.0f} s, {time.perf_counter() - began:.0f} s in all",
-                flush=True,
-            )
+            for outcome in run(trial, loss, split, seed):
+                if outcome.trial not in missing:
+                    continue
+                append(outcome)
+                gain, fresh = shown(gain_over(base, [outcome])), shown(gain_over(base, [outcome], new=True))
+                print(
+                    f"{outcome.trial} {loss} split {split} seed {seed}: {gain}, new ideas {fresh}, trained in "
+                    f"{outcome.train_seconds:.0f} s, {time.perf_counter() - began:.0f} s in all",
+                    flush=True,
+                )
 
 
 def averaged(rows: Sequence[Outcome]) -> dict[tuple[int, str], float]:
