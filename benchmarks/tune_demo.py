@@ -2,6 +2,9 @@
 
     python benchmarks/tune_demo.py --run      run what the .jsonl does not hold yet
     python benchmarks/tune_demo.py --table    print the Markdown table of all runs
+    python benchmarks/tune_demo.py --shares   print the table of shares of the base
+
+What is tried stands in demo_trials.py.
 
 The test queries are of two kinds: three of seven in each domain are about ideas that no training query touches. So is
 what is held out here. In each pocket domain and split, about four recorded queries are held out with everything that
@@ -25,6 +28,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from demo_trials import FIXED, SHARES, TRIALS, Trial
 from reasonembed.beir import Collection
 from reasonembed.corpora import read_corpus
 from reasonembed.domains import load_domain
@@ -39,31 +43,10 @@ from reasonembed.search.systems import DenseSystem
 from reasonembed.texts import row_seed
 
 RESULTS = Path(__file__).parent / "results" / "tune_demo.jsonl"
-SPLITS = (0, 1, 2)
 NEW_IDEAS, KNOWN_IDEAS = 4, 4  # queries held out in a domain, about
 LOSSES = ("infonce", "ri-infonce")
-SHARES = (0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7)
 MEASURE = "nDCG@10"
-FIXED: dict[str, Any] = {
-    "mask_positives": True,
-    "instruction": False,
-    "start_step": 0,
-    "max_query_tokens": 128,
-    "max_passage_tokens": 128,
-    "checkpoint_every_steps": 0,
-}
-
-
-class Trial(msgspec.Struct, frozen=True):
-    """Settings to try, and on what: the splits are held out one after the other."""
-
-    name: str
-    settings: dict[str, Any]
-    stage: str = "coarse"
-    splits: tuple[int, ...] = (0,)
-    losses: tuple[str, ...] = ("infonce",)
-    seeds: tuple[int, ...] = (42,)
-    shares: tuple[float, ...] = ()  # of the base (`base_share`), each judged from the one training: it does not differ
+TEST_QUERIES = 84
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -102,74 +85,6 @@ class DomainData(msgspec.Struct, frozen=True):
 
     examples: dict[str, Example]
     collection: Collection
-
-
-def s(**settings: Any) -> dict[str, Any]:
-    """Settings of a trial over those that the coarse search starts from."""
-    start = {"learning_rate": 1e-4, "temperature": 0.05, "epochs": 2, "group_size": 8, "global_queries": 27}
-    return start | {"train_layers": 2} | settings
-
-
-def all_layers(
-    learning_rate: float, temperature: float, group_size: int, global_queries: int, **more: Any
-) -> dict[str, Any]:
-    """Settings of a trial that trains all six layers; the token embeddings stay."""
-    sizes = {"group_size": group_size, "global_queries": global_queries}
-    return {"learning_rate": learning_rate, "temperature": temperature, **sizes, "train_layers": 6, **more}
-
-
-LONG: dict[str, Any] = {"max_query_tokens": 256, "max_passage_tokens": 256}
-
-
-def in_batch(name: str, epochs: int, *, splits: tuple[int, ...] = (0,), **other: Any) -> Trial:
-    """A trial of the fourth search: one passage a query, so that other queries' positives alone are negatives."""
-    settings = all_layers(4e-5, 0.05, 1, 27, epochs=epochs, **LONG) | other
-    return Trial(name, settings, stage="in-batch", splits=splits)
-
-
-def shared(name: str, epochs: int, *, splits: tuple[int, ...] = SPLITS, **other: Any) -> Trial:
-    """A trial of the fifth search: how much of the base stays in the saved weights."""
-    trial = in_batch(name, epochs, splits=splits, matmul_precision="medium", **other)
-    return msgspec.structs.replace(trial, stage="share of the base", shares=SHARES)
-
-
-TRIALS: list[Trial] = [
-    Trial("q27-g8-lr1e-4", s()),
-    Trial("q9-g2-lr1e-4", s(group_size=2, global_queries=9)),
-    Trial("q9-g2-lr3e-4", s(group_size=2, global_queries=9, learning_rate=3e-4)),
-    Trial("gentle-lr5e-5", s(group_size=2, global_queries=9, learning_rate=5e-5)),
-    Trial("soft-lr5e-5-e4", s(group_size=2, global_queries=9, learning_rate=5e-5, epochs=4)),
-    Trial("soft-lr2e-5", s(group_size=2, global_queries=9, learning_rate=2e-5)),
-    Trial("soft-lr5e-5-t0.1", s(group_size=2, global_queries=9, learning_rate=5e-5, temperature=0.1)),
-    Trial("soft-lr5e-5-t0.02", s(group_size=2, global_queries=9, learning_rate=5e-5, temperature=0.02)),
-    Trial("soft-lr5e-5-g4", s(group_size=4, global_queries=9, learning_rate=5e-5)),
-    Trial("all-lr5e-5-t.05-e2", all_layers(5e-5, 0.05, 8, 27, epochs=2, **LONG), stage="all layers"),
-    Trial("all-lr4e-5-t.05-e3", all_layers(4e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
-    Trial("all-lr8e-5-t.1-e2", all_layers(8e-5, 0.1, 8, 27, epochs=2, **LONG), stage="all layers"),
-    Trial("all-lr3e-5-t.05-e3", all_layers(3e-5, 0.05, 8, 27, epochs=3, **LONG), stage="all layers"),
-    Trial("all-lr6e-5-t.1-e3", all_layers(6e-5, 0.1, 8, 27, epochs=3, **LONG), stage="all layers", splits=(0, 1)),
-    in_batch("inbatch-lr4e-5-t.05-e6", 6, splits=SPLITS),
-    in_batch("inbatch-lr4e-5-t.05-e5", 5, splits=(0, 1)),
-    in_batch("inbatch-lr4e-5-t.1-e6", 6, temperature=0.1),
-    in_batch("inbatch-lr4e-5-t.03-e6", 6, temperature=0.03),
-    in_batch("inbatch-lr8e-5-t.05-e6", 6, learning_rate=8e-5),
-    in_batch("inbatch-lr4e-5-t.05-e9", 9),
-    in_batch("inbatch-l3-lr8e-5-t.05-e10", 10, learning_rate=8e-5, train_layers=3),
-    in_batch("inbatch-q14-lr3e-5-t.05-e6", 6, learning_rate=3e-5, global_queries=14),
-    in_batch("inbatch-lr3e-5-t.05-e6", 6, learning_rate=3e-5, splits=(0, 1)),
-    in_batch("inbatch-l4-lr4e-5-t.05-e9", 9, train_layers=4, splits=SPLITS),
-    in_batch("inbatch-lr4e-5-t.05-e7", 7, splits=(1, 2)),
-    in_batch("medium-lr4e-5-t.05-e7", 7, splits=SPLITS, matmul_precision="medium"),
-    in_batch("medium-lr4e-5-t.05-e9", 9, splits=SPLITS, matmul_precision="medium"),
-    in_batch("medium-lr4e-5-t.05-e5", 5, splits=SPLITS, matmul_precision="medium"),
-    in_batch("short-lr4e-5-t.05-e6", 6, splits=SPLITS, matmul_precision="medium", max_passage_tokens=128),
-    in_batch("short-lr4e-5-t.05-e8", 8, splits=SPLITS, matmul_precision="medium", max_passage_tokens=128),
-    shared("share-lr4e-5-e6", 6),
-    shared("share-lr8e-5-e6", 6, learning_rate=8e-5),
-    shared("share-dropout-lr4e-5-e6", 6, splits=(0, 1), dropout=True),
-    shared("share-lr8e-5-e9", 9, learning_rate=8e-5),
-    shared("share-lr8e-5-e5", 5, learning_rate=8e-5),
-]
 
 
 def load_data(domain: str) -> DomainData:
@@ -275,6 +190,7 @@ def frozen_states(layers: int) -> Any:
 
 
 def judge(model: Path, split: int, train_layers: int | None = None, *, base_share: float = 0.0) -> dict[str, float]:
+    """ "domain/query_id" -> nDCG@10 of what a split holds out.  base_share: the base's part of the weights."""
     from reasonembed.encoder.model import Encoder
 
     encoder = Encoder.load(model)
@@ -299,12 +215,12 @@ def run(trial: Trial, loss: str, split: int, seed: int) -> list[Outcome]:
         states = None if layers is None else frozen_states(layers)
         done = train(training_examples(split), minilm_folder(), Path(folder) / "model", config, frozen=states)
         seconds = time.perf_counter() - began
-        scores = {share: judge(done.model_folder, split, layers, base_share=share) for share in trial.shares or (0.0,)}
+        scores = {share: judge(done.model_folder, split, layers, base_share=share) for share in trial.shares}
     return [
         Outcome(
-            trial=_named(trial, share),
+            trial=trial.named(share),
             stage=trial.stage,
-            settings=trial.settings | ({"base_share": share} if trial.shares else {}),
+            settings=trial.settings | ({"base_share": share} if len(trial.shares) > 1 else {}),
             loss=loss,
             split=split,
             seed=seed,
@@ -314,10 +230,6 @@ def run(trial: Trial, loss: str, split: int, seed: int) -> list[Outcome]:
         )
         for share, scored in scores.items()
     ]
-
-
-def _named(trial: Trial, share: float) -> str:
-    return f"{trial.name}-{share:g}" if trial.shares else trial.name
 
 
 def read_results() -> list[Outcome]:
@@ -341,7 +253,7 @@ def run_trials(options: argparse.Namespace) -> None:
     base = next(row.scores for row in read_results() if row.loss == "base")
     for trial in TRIALS:
         for seed, split, loss in ((x, y, z) for x in trial.seeds for y in trial.splits for z in trial.losses):
-            names = {_named(trial, share) for share in trial.shares or (0.0,)}
+            names = {trial.named(share) for share in trial.shares}
             missing = {name for name in names if (name, loss, split, seed) not in done}
             if options.only not in trial.name or not missing:
                 continue
@@ -403,6 +315,26 @@ def table(rows: Sequence[Outcome]) -> Iterable[str]:
         )
 
 
+def shares_table(rows: Sequence[Outcome]) -> Iterable[str]:
+    """Lines of a Markdown table of the fifth search: for each training and share of the base the gain, half of its
+    interval's width, and the lower end that an interval over as many queries as the test queries would have.
+    """
+    base = next(row.scores for row in rows if row.loss == "base")
+    yield "| training | " + " | ".join(f"{share:g}" for share in SHARES) + " |"
+    yield "|---|" + "---|" * len(SHARES)
+    for trial in TRIALS:
+        if len(trial.shares) > 1:
+            each = [[row for row in rows if row.trial == trial.named(share)] for share in trial.shares]
+            yield f"| {trial.name} | " + " | ".join(_share_cell(base, members) for members in each) + " |"
+
+
+def _share_cell(base: dict[str, float], members: Sequence[Outcome]) -> str:
+    gain = gain_over(base, members)
+    half = (gain.high - gain.low) / 2
+    lower = gain.difference - half * (len(averaged(members)) / TEST_QUERIES) ** 0.5
+    return f"{100 * gain.difference:+.1f} ± {100 * half:.1f} ({100 * lower:+.1f})"
+
+
 def shown(gain: Difference) -> str:
     """A gain in points of nDCG@10 with its interval."""
     return f"{100 * gain.difference:+.2f} ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
@@ -414,11 +346,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="trials whose name holds this text")
     parser.add_argument("--table", action="store_true", help="print the table of what was run so far")
+    parser.add_argument("--shares", action="store_true", help="print the table of shares of the base")
     options = parser.parse_args()
     if options.run:
         run_trials(options)
     if options.table:
         print("\n".join(table(read_results())))
+    if options.shares:
+        print("\n".join(shares_table(read_results())))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from demo_trials import FIXED, LONG, Trial, all_layers
 from reasonembed.encoder.backbones import minilm_folder
 from reasonembed.encoder.lora import LoraSettings, add_lora, train_last_layers
 from reasonembed.encoder.model import Encoder
@@ -32,12 +33,8 @@ from reasonembed.redapter.objective import batch_loss
 from reasonembed.redapter.optimizer import make_optimizer
 from reasonembed.search.systems import DenseSystem
 from tune_demo import (
-    FIXED,
-    LONG,
     MEASURE,
     Outcome,
-    Trial,
-    all_layers,
     append,
     gain_over,
     held_out_collections,
