@@ -97,7 +97,8 @@ def train(
     validation: str | None = None,
     dtype: str = "float64",
 ) -> None:
-    """A whole training; in float64 equal but for rounding means equal to many digits.
+    """A whole training; in float64 equal but for rounding means equal to many digits. Beside `out` each process leaves
+    how many numbers its optimiser kept (`out.state-RANK`).
 
     validation: a folder of BEIR folders.
 
@@ -105,11 +106,26 @@ def train(
     it computes its first or second pass.
     """
     Encoder.load = functools.partial(Encoder.load, dtype=dtype)  # type: ignore[method-assign]
-    if happens and str(happens["rank"]) == os.environ.get("RANK", "0"):
+    rank = os.environ.get("RANK", "0")
+    _count_state(Path(f"{out}.state-{rank}"))
+    if happens and str(happens["rank"]) == rank:
         _arrange(happens["step"], happens["what"])
     queries = load_collections(validation) if validation else None
     settings = msgspec.convert(config, TrainConfig)
     training.train(_examples(data), base, out, settings, keep_work=True, validation=queries)
+
+
+def _count_state(path: Path) -> None:
+    """From now on each step leaves at `path` how many numbers this process's optimiser keeps."""
+    whole = training.train_step
+
+    def train_step(*args: Any, **options: Any) -> Any:
+        record = whole(*args, **options)
+        state = args[0].optimizer.state_dict()["state"].values()
+        path.write_text(str(sum(tensor.numel() for entry in state for tensor in entry.values())))
+        return record
+
+    training.train_step = train_step
 
 
 def _arrange(number: int, what: str) -> None:

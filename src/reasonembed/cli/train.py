@@ -111,6 +111,13 @@ def train(
         bool | None,
         typer.Option("--shard/--no-shard", help="Each of several processes holds a part of every weight (FSDP2)."),
     ] = None,
+    shard_optimizer: Annotated[
+        bool | None,
+        typer.Option(
+            "--shard-optimizer/--no-shard-optimizer",
+            help="Each of several processes holds a part of the optimiser's state (ZeRO-1).",
+        ),
+    ] = None,
     validation: Annotated[
         list[Path] | None,
         typer.Option(help="Queries that choose the weights: a workspace's, its holdout folder, a BEIR folder."),
@@ -171,6 +178,7 @@ def train(
         "packed": packed,
         "activation_checkpointing": activation_checkpointing,
         "shard": shard,
+        "shard_optimizer": shard_optimizer,
         "validate_every_steps": validate_every_steps,
         "patience": patience,
     }

@@ -26,6 +26,7 @@ from reasonembed.errors import DamageError, StorageError
 from reasonembed.files import read_sealed, sealed, sha256_file, write_json
 from reasonembed.redapter.log import ValidationRecord
 from reasonembed.redapter.memory import StepMemory
+from reasonembed.redapter.optimizer import SharedAdamW
 from reasonembed.redapter.receipt import Receipt
 from reasonembed.redapter.sharding import part_for, whole_tensors
 
@@ -69,13 +70,13 @@ def save_checkpoint(
     """Write `folder/step-...` whole or not at all; only the newest `keep` stay. Raises StorageError.
 
     validations, best: what the training was validated on so far, and the weights that scored best.
-    Where several processes hold parts of the weights all must call this; one alone is to `write`.
+    Where several processes hold parts of the weights or of the optimiser all must call this; one alone is to `write`.
     """
     final = folder / f"step-{step:08d}"
     temporary = folder / f".tmp-{final.name}"
     parts = {
         "weights": whole_tensors(trained_weights(model), keep=write),
-        "optimizer": whole_tensors(_optimizer_tensors(optimizer), keep=write),
+        "optimizer": _optimizer_tensors(optimizer, keep=write),
         "rng": _rng_tensors(),
     }
     if not write:
@@ -138,6 +139,8 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> N
     for key, value in load_file(path / "optimizer.safetensors").items():
         number, _, name = key.partition(".")
         state.setdefault(int(number), {})[name] = part_for(parameters[int(number)], value)
+    if isinstance(optimizer, SharedAdamW):
+        state = {number: entry for number, entry in state.items() if optimizer.owns(number)}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     random = load_file(path / "rng.safetensors")
     torch.set_rng_state(random.pop("cpu"))
@@ -203,9 +206,12 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Tensor]:
+    if isinstance(optimizer, SharedAdamW):
+        return {name: tensor.cpu() for name, tensor in optimizer.whole_state() if keep}
     state = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": tensor for number, entry in state.items() for name, tensor in entry.items()}
+    tensors = {f"{number}.{name}": tensor for number, entry in state.items() for name, tensor in entry.items()}
+    return whole_tensors(tensors, keep=keep)
 
 
 def _rng_tensors() -> dict[str, Tensor]:

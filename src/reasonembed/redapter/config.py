@@ -19,6 +19,7 @@ RUNNING_KEYS = (
     "kept_graph_mb",
     "activation_checkpointing",
     "shard",
+    "shard_optimizer",
     "checkpoint_every_steps",
     "keep_checkpoints",
 )
@@ -88,6 +89,9 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     kept_graph_mb: int = 2048  # MiB that a batch's graph may take to be kept instead of cached; 0: always cached
     activation_checkpointing: bool = False  # keep a layer's input only and run it again for the backward pass
     shard: bool = False  # several processes hold a part of each weight instead of all (FSDP2); alone: no effect
+    shard_optimizer: bool = (
+        False  # several processes hold the optimiser state of a part each (ZeRO-1); alone: no effect
+    )
     checkpoint_every_steps: int = 50  # 0: only when interrupted
     keep_checkpoints: int = 2  # the newest so many stay while training runs
     validate_every_steps: int = 50  # where validation queries are given; 0: only before the first and after the last
@@ -158,6 +162,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 )
         if self.lora is not None and self.train_layers is not None:
             raise ValueError("lora and train_layers cannot go together; set one of them.")
+        if self.shard and self.shard_optimizer:
+            raise ValueError("shard shares the optimiser's state out with the weights; leave shard_optimizer out.")
         if self.lora is not None and self.lora.quantize_base and self.shard:
             raise ValueError("lora.quantize_base and shard cannot go together: weights of 4 bits are not shared out.")
 

@@ -101,10 +101,16 @@ class Ranks(NamedTuple):
 
     def same_weights(self, model: nn.Module) -> None:
         """Give every process the first one's weights, as far as they train."""
+        with torch.no_grad():
+            for parameter in _trained(model):
+                self.hand_on(parameter, 0)
+
+    def hand_on(self, tensor: Tensor, owner: int) -> Tensor:
+        """`tensor`, filled in place with what the process `owner` holds in it."""
         if self.size > 1:
-            with torch.no_grad(), _someone_may_be_gone():
-                for parameter in _trained(model):
-                    torch.distributed.broadcast(parameter, src=0)
+            with _someone_may_be_gone():
+                torch.distributed.broadcast(tensor, src=owner)
+        return tensor
 
     def sum_gradients(self, model: nn.Module) -> None:
         """Make every process's gradient the sum over all; weights without one anywhere stay without.
@@ -152,8 +158,9 @@ def join_ranks(*, shard: bool = False) -> Ranks:
         if os.environ.get(variable, "").lower() == "true":
             raise ConfigError(
                 f"accelerate is configured for {name}, which this training does not take from it. Launch with a "
-                f"configuration of type MULTI_GPU (docs/accelerate/gpus.yaml); shard = true in the training's own "
-                f"configuration shares the weights out, and lora needs less memory for gradients and optimizer."
+                f"configuration of type MULTI_GPU (docs/accelerate/gpus.yaml); in the training's own configuration "
+                f"shard = true shares weights, gradients and optimiser state out, as FSDP and ZeRO-3 do, and "
+                f"shard_optimizer = true the optimiser state alone, as ZeRO-1 does."
             )
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     on_cpu = launched and not torch.cuda.is_available()

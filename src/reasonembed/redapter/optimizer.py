@@ -1,16 +1,80 @@
-"""AdamW and its schedule: linear up, linear down (paper, Sec. 4.1)."""
+"""AdamW and its schedule: linear up, linear down (paper, Sec. 4.1); its state whole, or shared out (ZeRO)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from reasonembed.redapter.config import TrainConfig
+from reasonembed.redapter.gather import ALONE, Ranks
 
 
-def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over what trains; biases and norms do not decay."""
+class SharedAdamW(torch.optim.AdamW):
+    """AdamW of several processes, each of which keeps the state of some weights, steps those and hands them on.
+
+    Stage 1 of ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054). All hold all weights and the whole gradient, so that
+    the weights come out as from one AdamW to the bit. Our own rather than PyTorch's ZeroRedundancyOptimizer, which
+    pickles the state to gather it, and holds what it loads twice.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], ranks: Ranks, *, lr: float) -> None:
+        super().__init__(groups, lr=lr, fused=True)
+        self._ranks = ranks
+        self._weights = [parameter for group in self.param_groups for parameter in group["params"]]
+        self._owners = _dealt([parameter.numel() for parameter in self._weights], ranks.size)
+
+    def owns(self, number: int) -> bool:
+        """Whether this process steps the weight of this number, counted through the groups."""
+        return self._owners[number] == self._ranks.rank
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Step this process's weights and take the others' from those that stepped them; their gradients are let go.
+
+        All processes must call this, with the same gradient.
+        """
+        assert closure is None, "the gradient is there before the step"
+        stepped = [parameter.grad is not None for parameter in self._weights]
+        for number, parameter in enumerate(self._weights):
+            if not self.owns(number):
+                parameter.grad = None  # without one AdamW passes a weight over, and makes no state for it
+        super().step()
+        for parameter, owner, moved in zip(self._weights, self._owners, stepped, strict=True):
+            if moved:
+                self._ranks.hand_on(parameter, owner)
+
+    def whole_state(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight's state as `number.name`, one tensor after the other. All processes must go through it."""
+        for number, parameter in enumerate(self._weights):
+            found = self.state.get(parameter, {})  # not [parameter], which would begin a state
+            if not self._ranks.largest(len(found)):
+                continue  # a weight that has had no gradient so far
+            for name in ("step", "exp_avg", "exp_avg_sq"):
+                like = torch.zeros((), device=self._ranks.device) if name == "step" else torch.empty_like(parameter)
+                tensor = found[name].to(like.device, copy=True) if found else like
+                yield f"{number}.{name}", self._ranks.hand_on(tensor, self._owners[number])
+
+
+def _dealt(sizes: Sequence[int], processes: int) -> list[int]:
+    """Which process gets each weight: the largest first, each to the one that has least so far."""
+    held = [0] * processes
+    owners = [0] * len(sizes)
+    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        owner = held.index(min(held))
+        owners[number] = owner
+        held[owner] += sizes[number]
+    return owners
+
+
+def make_optimizer(model: torch.nn.Module, config: TrainConfig, ranks: Ranks = ALONE) -> torch.optim.AdamW:
+    """AdamW over what trains; biases and norms do not decay.
+
+    ranks: the processes that share its state out, where `shard_optimizer` asks for it.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {
@@ -19,7 +83,10 @@ def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.A
         },
         {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate, fused=True)
+    groups = [group for group in groups if group["params"]]
+    if config.shard_optimizer and ranks.size > 1:
+        return SharedAdamW(groups, ranks, lr=config.learning_rate)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
 def learning_rate_at(step: int, steps: int, config: TrainConfig) -> float:

@@ -107,7 +107,7 @@ def prepare(
         shard_model(encoder.model, ranks)
     elif config.keeps_base_coarse and config.bf16:
         narrow_frozen(encoder.model)
-    optimizer = make_optimizer(encoder.model, config)
+    optimizer = make_optimizer(encoder.model, config, ranks)
     base_share = BaseShare(encoder.model, config.base_share)
     return Training(encoder, optimizer, dropout, base_share, StepMemory(config), config, receipt, validation)
 

@@ -1,0 +1,154 @@
+"""Processes that share the optimiser's state out train as those that do not, to the bit (law 5), from any checkpoint.
+
+Every world of processes is run once, by `world.py`; the tests look at what it left.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reasonembed.encoder.lora import LoraSettings
+from reasonembed.errors import ConfigError
+from reasonembed.redapter.checkpoint import newest_checkpoint
+from reasonembed.redapter.config import TrainConfig
+from reasonembed.redapter.data import TrainingExample
+from reasonembed.redapter.gather import join_ranks
+from reasonembed.redapter.optimizer import make_optimizer
+
+SIZE = 3  # by which nothing divides
+WHOLE = TrainConfig(
+    start_step=2,
+    epochs=2,
+    learning_rate=2e-3,
+    weight_decay=0.1,
+    max_query_tokens=48,
+    max_passage_tokens=32,
+    checkpoint_every_steps=2,
+)
+KINDS: dict[str, dict[str, Any]] = {"all weights": {}, "lora": {"lora": LoraSettings(rank=2, alpha=4)}}
+TURNED = ("whole to shared", "shared to whole")
+RunWorlds = Callable[[Path, list[dict[str, Any]]], tuple[dict[str, list[int]], str]]
+
+
+class Worlds(NamedTuple):
+    """What the worlds left."""
+
+    folder: Path
+    codes: dict[str, list[int]]  # job -> exit codes of its processes
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def worlds(
+    tiny_models: dict[str, Path],
+    rows: list[TrainingExample],
+    run_worlds: RunWorlds,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Worlds:
+    folder = tmp_path_factory.mktemp("worlds")
+    (folder / "examples.json").write_bytes(msgspec.json.encode(rows))
+
+    def training(
+        name: str, size: int, *, into: str | None = None, happens: Any = None, shared: bool = True, **changes: Any
+    ) -> dict[str, Any]:
+        config = msgspec.structs.replace(WHOLE, shard_optimizer=shared, **changes)
+        arguments = {
+            "data": str(folder / "examples.json"),
+            "base": str(tiny_models["qwen3"]),
+            "out": str(folder / (into or name)),
+            "config": config,
+            "happens": happens,
+            "dtype": "float32",
+        }
+        return {"name": name, "size": size, "run": "train", "arguments": arguments}
+
+    stop = {"rank": 0, "step": 3, "what": "SIGTERM"}
+    jobs = [
+        *(training(f"{kind}, whole", SIZE, shared=False, **changes) for kind, changes in KINDS.items()),
+        *(training(f"{kind}, shared", SIZE, **changes) for kind, changes in KINDS.items()),
+        training("whole to shared", SIZE, happens=stop, shared=False),
+        training("shared to whole", SIZE, happens=stop),
+    ]
+    codes, stderr = run_worlds(folder, jobs)
+    stopped = {name: (folder / f"{name}.training", folder / f"{name}, stopped") for name in TURNED}
+    for work, copy in stopped.values():
+        shutil.copytree(work, copy)
+    more = [
+        training("whole to shared, resumed", SIZE, into="whole to shared"),
+        training("shared to whole, resumed", SIZE, into="shared to whole", shared=False),
+        training("killed", SIZE, happens={"rank": 1, "step": 3, "what": "SIGKILL"}),
+        training("killed, resumed", SIZE, into="killed"),
+    ]
+    again, more_stderr = run_worlds(folder, more)
+    return Worlds(folder, codes | again, stderr + more_stderr)
+
+
+def _weights(worlds: Worlds, name: str) -> bytes:
+    return (worlds.folder / name / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_those_of_an_optimiser_that_is_whole_to_the_bit(worlds: Worlds, kind: str) -> None:
+    assert worlds.codes[f"{kind}, shared"] == [0] * SIZE, worlds.stderr
+    assert _weights(worlds, f"{kind}, shared") == _weights(worlds, f"{kind}, whole")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_process_holds_the_state_of_its_part_alone(worlds: Worlds, kind: str) -> None:
+    held = {
+        how: [int((worlds.folder / f"{kind}, {how}.state-{rank}").read_text()) for rank in range(SIZE)]
+        for how in ("whole", "shared")
+    }
+    total = held["whole"][0]
+    assert held["whole"] == [total] * SIZE and total > 0
+    assert sum(held["shared"]) == total and max(held["shared"]) < 0.6 * total, "no weight is cut"
+
+
+def test_a_checkpoint_holds_the_whole_state_whoever_wrote_it(worlds: Worlds) -> None:
+    states = []
+    for name in TURNED:
+        assert worlds.codes[name] == [130] * SIZE, worlds.stderr
+        found = newest_checkpoint(worlds.folder / f"{name}, stopped")
+        assert found is not None
+        states.append(load_file(found[0] / "optimizer.safetensors"))
+    whole, shared = states
+    assert whole.keys() == shared.keys() and len(whole) > 30
+    assert all(torch.equal(whole[key], shared[key]) for key in whole)
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_a_training_goes_on_with_the_state_shared_or_whole(worlds: Worlds, name: str) -> None:
+    assert worlds.codes[f"{name}, resumed"] == [0] * SIZE, worlds.stderr
+    assert _weights(worlds, name) == _weights(worlds, "all weights, whole")
+
+
+def test_after_a_kill_the_others_end_and_the_same_command_goes_on(worlds: Worlds) -> None:
+    first, killed, last = worlds.codes["killed"]
+    assert killed == -9 and first not in (0, 99) and last not in (0, 99), worlds.stderr
+    assert worlds.codes["killed, resumed"] == [0] * SIZE, worlds.stderr
+    assert _weights(worlds, "killed") == _weights(worlds, "all weights, whole")
+
+
+def test_a_process_alone_has_the_usual_optimiser() -> None:
+    optimizer = make_optimizer(torch.nn.Linear(2, 2), TrainConfig(shard_optimizer=True))
+    assert type(optimizer) is torch.optim.AdamW
+
+
+def test_weights_that_are_shared_out_have_their_state_shared_out_already() -> None:
+    with pytest.raises(ValueError, match="leave shard_optimizer out"):
+        TrainConfig(shard=True, shard_optimizer=True)
+
+
+def test_deepspeed_asked_of_accelerate_is_refused_with_the_key_that_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    cure = r"configured for DeepSpeed.*MULTI_GPU \(docs/accelerate/gpus\.yaml\).*shard_optimizer = true.*ZeRO-1"
+    with pytest.raises(ConfigError, match=cure):
+        join_ranks()
