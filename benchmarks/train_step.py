@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -41,12 +42,13 @@ from pocket_texts import LONGEST, text_drawer
 from reasonembed.encoder.lora import train_last_layers
 from reasonembed.encoder.microbatch import padding_share
 from reasonembed.encoder.model import Encoder
+from reasonembed.redapter.attention import use_full_attention
 from reasonembed.redapter.batches import Batch
 from reasonembed.redapter.config import TEMPERATURE, TrainConfig
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.gradcache import BatchTexts, cached_backward, tokenize_batch
 from reasonembed.redapter.objective import batch_loss
-from reasonembed.redapter.precision import rounds_on_cpu, use_whole_attention
+from reasonembed.redapter.precision import rounds_on_cpu
 from setting import setting
 
 if TYPE_CHECKING:
@@ -111,7 +113,8 @@ def _in_process(side: str, options: argparse.Namespace) -> Run:
     values = {**vars(options), "side": side}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if not isinstance(value, bool)]
     flags += [f"--{name}" for name in ("bf16", "quick") if values[name]]
-    done = subprocess.run([sys.executable, __file__, *flags], check=True, stdout=subprocess.PIPE)
+    own = {} if side in (OURS, PLAIN) else {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024"}  # what peers have
+    done = subprocess.run([sys.executable, __file__, *flags], check=True, stdout=subprocess.PIPE, env=os.environ | own)
     return msgspec.json.decode(done.stdout, type=Run)
 
 
@@ -137,8 +140,8 @@ def _measure(options: argparse.Namespace) -> Run:
         train_last_layers(encoder.model, None)
         if side in (OURS, PLAIN):
             torch.set_float32_matmul_precision(options.matmul_precision)
-            if rounds_on_cpu(options.matmul_precision):
-                use_whole_attention(encoder)
+            if options.bf16 or rounds_on_cpu(options.matmul_precision):
+                use_full_attention(encoder)
         loss = "infonce" if side in (PLAIN, MNRL, MNRL_TOKENS) else "ri-infonce"
         config = TrainConfig(loss=loss, start_step=0, instruction=False, mask_positives=False)
         batch = make_batch(options.queries, options.passages, median_tokens=options.median_tokens)

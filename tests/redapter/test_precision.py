@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from reasonembed.encoder.model import Encoder
 from reasonembed.errors import StageChanged
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.log import StepRecord, read_log
-from reasonembed.redapter.precision import float32_products, rounds_on_cpu, use_whole_attention
+from reasonembed.redapter.precision import float32_products, rounds_on_cpu
 from reasonembed.redapter.receipt import read_manifest
 from reasonembed.redapter.train import TrainConfig, train
 
@@ -104,16 +102,6 @@ def test_what_was_set_on_one_backend_stays_so(precision: str) -> None:
         assert backend.fp32_precision == {"highest": "ieee", "medium": rounded}[precision]
     assert backend.fp32_precision == "bf16"
     assert torch.backends.cuda.matmul.fp32_precision in ("ieee", "none")
-
-
-@pytest.mark.parametrize("name", ["bert", "qwen3", "llama"])
-def test_whole_attention_gives_the_same_vectors(tiny_models: dict[str, Path], name: str) -> None:
-    texts = ["a short one", "a longer text of several words, so that rows are padded", "two words"]
-    encoder = Encoder.load(tiny_models[name])
-    fused = encoder.encode(texts)
-    use_whole_attention(encoder)
-    assert encoder.model.config._attn_implementation == "eager"
-    np.testing.assert_allclose(encoder.encode(texts), fused, atol=1e-6)
 
 
 def test_a_medium_training_goes_on_to_the_same_bytes_and_at_no_other_precision(

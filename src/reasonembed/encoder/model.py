@@ -6,6 +6,7 @@ Shapes: B texts in a batch, T tokens, D dimension, N texts in all.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ DTYPES = {
     "float64": torch.float64,
 }
 MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}  # measured: on a CPU larger ones fall out of the caches
+_CPU_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+"""How many compiled kernels oneDNN keeps, read at its first one. Each shape of a micro-batch compiles a dozen, of up to
+a megabyte; its own 1024 came to several hundred MiB within a few training steps, and were no faster (measured).
+"""
 _PACKED_ERROR = {True: 1e-2, False: 1e-5}  # in half precision or not: how far from 1 a cosine may lie by rounding
 _WINDOW = 32768  # texts tokenised at once: bounds the memory of a large corpus
 
@@ -89,11 +94,13 @@ class Encoder:
         pooling: None takes the folder's own; a bare folder's decoder gets last_token (its tokenizer made to
         append EOS), an encoder mean.  quantize: keep the linear layers' weights in 4 bits (`load_transformer`), which
         gives slightly other vectors; adapters train on it.  Code and pickles in the folder are refused, never run.
+        On a CPU few of oneDNN's compiled kernels are kept, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY is set.
         Raises InputError for a folder that is no model, DamageError if its golden vectors do not come out,
         MissingExtra if it is to be quantised without bitsandbytes.
         """
         if dtype not in DTYPES:
             raise ConfigError(f'dtype is "{dtype}"{nearest(dtype, DTYPES)} Known: {", ".join(DTYPES)}.')
+        os.environ.setdefault(*_CPU_KERNELS)
         folder = read_model_folder(find_model(path_or_name))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         model = load_transformer(folder, DTYPES[dtype], quantized_on=device if quantize else None)

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from reasonembed.encoder.model import Encoder
-
 
 @contextlib.contextmanager
 def float32_products(precision: str) -> Iterator[None]:
@@ -58,16 +56,6 @@ def rounds_on_cpu(precision: str) -> bool:
     return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's
 
 
-def use_whole_attention(encoder: Encoder) -> None:
-    """Attention as whole products from here on, which are the fast ones where products round to bfloat16 on a CPU.
-
-    Our choice, measured: PyTorch's fused attention multiplies small blocks there, which takes as long as all the rest.
-    A model with an attention of its own keeps it.
-    """
-    if encoder.model.config._attn_implementation == "sdpa":
-        encoder.model.set_attn_implementation("eager")
-
-
 def autocast(device_type: str, bf16: bool) -> contextlib.AbstractContextManager[object]:
     """bfloat16 autocast, if so; without its cache, which would but hold a copy of weights that are cast once a pass."""
     if not bf16:
@@ -88,4 +76,4 @@ def narrow_frozen(model: nn.Module) -> None:
                     parameter.data = parameter.data.bfloat16()
 
 
-__all__ = ["autocast", "float32_products", "narrow_frozen", "rounds_on_cpu", "use_whole_attention"]
+__all__ = ["autocast", "float32_products", "narrow_frozen", "rounds_on_cpu"]

@@ -13,6 +13,7 @@ from reasonembed.encoder.frozen import FrozenStates
 from reasonembed.encoder.lora import add_lora, layer_stack, train_last_layers
 from reasonembed.encoder.model import Encoder
 from reasonembed.errors import ConfigError, InputError, shown
+from reasonembed.redapter.attention import use_full_attention
 from reasonembed.redapter.base_share import BaseShare
 from reasonembed.redapter.batches import check_negatives, check_weights
 from reasonembed.redapter.checkpoint import trained_weights
@@ -23,7 +24,7 @@ from reasonembed.redapter.gather import Ranks
 from reasonembed.redapter.graph import checkpoint_activations
 from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.optimizer import make_optimizer
-from reasonembed.redapter.precision import narrow_frozen, rounds_on_cpu, use_whole_attention
+from reasonembed.redapter.precision import narrow_frozen, rounds_on_cpu
 from reasonembed.redapter.receipt import Receipt
 from reasonembed.redapter.sharding import shard_model
 from reasonembed.redapter.validation import Validation
@@ -117,8 +118,8 @@ def _load(base: str | Path, config: TrainConfig, *, device: str, quantize: bool 
     encoder = Encoder.load(base, device=device, pooling=config.pooling, quantize=quantize)
     wanted = max(encoder.max_tokens, config.max_query_tokens, config.max_passage_tokens)
     encoder.max_tokens = min(wanted, encoder.position_limit or wanted)
-    if encoder.device.type == "cpu" and rounds_on_cpu(config.matmul_precision) and not config.packed:
-        use_whole_attention(encoder)
+    if encoder.device.type == "cpu" and (config.bf16 or rounds_on_cpu(config.matmul_precision)) and not config.packed:
+        use_full_attention(encoder)
     if config.lora is not None:
         encoder.model = add_lora(encoder.model, config.lora)
     else:
