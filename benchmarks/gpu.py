@@ -394,7 +394,7 @@ def _released(step: Step) -> float:
         try:
             return peers.release_step(step.encoder, step.texts, step.batch, step.config)
         finally:
-            step.encoder.model.activation_checkpointing_disable()
+            peers.checkpoint_activations(step.encoder.model, on=False)
             step.encoder.model.eval()
 
 

@@ -199,13 +199,23 @@ def release_step(encoder: Encoder, texts: BatchTexts, batch: Batch, config: Trai
     measured = _fours(sorted(reasoning))
     with _without_dropout(encoder.model):
         encoder.model.train()
-        encoder.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(encoder.model)
         vectors = [encoder.embed([ids[row] for row in rows]) for rows in trained]
         with torch.no_grad():
             vectors += [encoder.embed([ids[row] for row in rows]) for rows in measured]
         order = torch.from_numpy(np.argsort(np.concatenate([*trained, *measured])))
         batch_loss(torch.cat(vectors)[order], texts, batch, config, step=0).loss.backward()
     return padding_share([len(row) for row in ids], [*trained, *measured])
+
+
+def checkpoint_activations(model: torch.nn.Module, *, on: bool = True) -> None:
+    """transformers' checkpointing of each layer, under the name that this version has for it."""
+    names = ("activation_checkpointing", "gradient_checkpointing")  # the second before 5.20 or so, and deprecated since
+    name = next(name for name in names if hasattr(model, f"{name}_enable"))
+    if on:
+        getattr(model, f"{name}_enable")({"use_reentrant": False})
+    else:
+        getattr(model, f"{name}_disable")()
 
 
 @contextlib.contextmanager

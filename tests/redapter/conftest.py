@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -72,16 +72,24 @@ def collections() -> dict[str, Collection]:
     return {"biology": _collection("biology"), "robotics": _collection("robotics")}
 
 
-@pytest.fixture(scope="session")
-def run_worlds() -> Callable[[Path, list[dict[str, Any]]], tuple[dict[str, list[int]], str]]:
-    """Runs jobs by `world.py`, which leaves what they compute in a folder: their exit codes, and what they said."""
+class Worlds(NamedTuple):
+    """What worlds of processes left."""
 
-    def run(folder: Path, jobs: list[dict[str, Any]]) -> tuple[dict[str, list[int]], str]:
+    folder: Path
+    codes: dict[str, list[int]]  # job -> exit codes of its processes
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def run_worlds() -> Callable[[Path, list[dict[str, Any]]], Worlds]:
+    """Runs jobs by `world.py`, which leaves what they compute in a folder."""
+
+    def run(folder: Path, jobs: list[dict[str, Any]]) -> Worlds:
         (folder / "jobs.json").write_bytes(msgspec.json.encode(jobs))
         script = Path(__file__).with_name("world.py")
         command = [sys.executable, str(script), str(folder / "jobs.json"), str(folder / "results.json")]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return msgspec.json.decode((folder / "results.json").read_bytes()), done.stderr
+        return Worlds(folder, msgspec.json.decode((folder / "results.json").read_bytes()), done.stderr)
 
     return run

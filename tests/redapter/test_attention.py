@@ -50,6 +50,18 @@ def test_vectors_and_gradients_are_those_of_fused_attention(tiny_models: dict[st
         torch.testing.assert_close(found[key], gradient, atol=1e-6, rtol=1e-5)
 
 
+def _backwards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How PyTorch multiplies at each call of its kernel's backward pass."""
+    kernel, seen = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward, []
+
+    def watched(*args: object, **options: object) -> tuple[torch.Tensor, ...]:
+        seen.append(torch.backends.mkldnn.matmul.fp32_precision)
+        return kernel(*args, **options)
+
+    monkeypatch.setattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", watched)
+    return seen
+
+
 def _attended(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, ...]]:
     """What PyTorch's kernel is given and gives, at each call."""
     kernel, seen = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, []
@@ -69,12 +81,13 @@ def test_attention_is_in_full_beside_coarse_products(
 ) -> None:
     encoder = Encoder.load(tiny_models["bert"])
     use_full_attention(encoder)
-    seen = _attended(encoder, monkeypatch)
+    seen, backwards = _attended(encoder, monkeypatch), _backwards(monkeypatch)
     with float32_products("medium" if how == "medium" else "highest"):
         before = torch.get_float32_matmul_precision()
         _gradients(encoder, bf16=how == "bf16")
         assert torch.get_float32_matmul_precision() == before, "what it turned off is on again"
     assert len(seen) == encoder.model.config.num_hidden_layers
+    assert backwards == ["ieee"] * len(seen)
     for query, key, value, mask, out in seen:
         assert {each.dtype for each in (query, key, value, out)} == {torch.float32}
         assert torch.equal(out, scaled_dot_product_attention(query, key, value, mask))

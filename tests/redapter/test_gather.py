@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -21,6 +21,9 @@ from reasonembed.redapter.checkpoint import newest_checkpoint
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.log import read_log
+
+if TYPE_CHECKING:
+    from conftest import Worlds
 
 SIZES = (1, 2, 8)
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
@@ -49,22 +52,11 @@ def _cases() -> Iterator[tuple[str, str, str, TrainConfig]]:
 CASES = {name: (model, dtype, config) for name, model, dtype, config in _cases()}
 
 
-RunWorlds = Callable[[Path, list[dict[str, Any]]], tuple[dict[str, list[int]], str]]
-
-
-class Worlds(NamedTuple):
-    """What the worlds left."""
-
-    folder: Path
-    codes: dict[str, list[int]]  # job -> exit codes of its processes
-    stderr: str
-
-
 @pytest.fixture(scope="module")
 def worlds(
     tiny_models: dict[str, Path],
     rows: list[TrainingExample],
-    run_worlds: RunWorlds,
+    run_worlds: Callable[[Path, list[dict[str, Any]]], Worlds],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Worlds:
     folder = tmp_path_factory.mktemp("worlds")
@@ -99,7 +91,7 @@ def worlds(
     ]
     for size in SIZES:
         (folder / f"steps-{size}").mkdir()
-    return Worlds(folder, *run_worlds(folder, jobs))
+    return run_worlds(folder, jobs)
 
 
 def _textbook(encoder: Encoder, batch: Batch, config: TrainConfig) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -24,6 +24,9 @@ from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.gather import join_ranks
 from reasonembed.redapter.log import ValidationRecord, read_log
 from reasonembed.redapter.validation import VALIDATION_LOG, best_of
+
+if TYPE_CHECKING:
+    from conftest import Worlds
 
 SIZE = 3  # by which nothing divides: parts are uneven
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
@@ -64,23 +67,12 @@ def _cases() -> Iterator[tuple[str, str, str, TrainConfig]]:
 CASES = {name: (model, dtype, config) for name, model, dtype, config in _cases()}
 
 
-RunWorlds = Callable[[Path, list[dict[str, Any]]], tuple[dict[str, list[int]], str]]
-
-
-class Worlds(NamedTuple):
-    """What the worlds left."""
-
-    folder: Path
-    codes: dict[str, list[int]]  # job -> exit codes of its processes
-    stderr: str
-
-
 @pytest.fixture(scope="module")
 def worlds(
     tiny_models: dict[str, Path],
     rows: list[TrainingExample],
     collections: dict[str, Collection],
-    run_worlds: RunWorlds,
+    run_worlds: Callable[[Path, list[dict[str, Any]]], Worlds],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Worlds:
     folder = tmp_path_factory.mktemp("worlds")
@@ -128,7 +120,7 @@ def worlds(
     ]
     for size in (1, SIZE):
         (folder / f"steps-{size}").mkdir()
-    return Worlds(folder, *run_worlds(folder, jobs))
+    return run_worlds(folder, jobs)
 
 
 def _close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:

@@ -5,10 +5,9 @@ Every world of processes is run once, by `world.py`; the tests look at what it l
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -17,40 +16,33 @@ from safetensors.torch import load_file
 
 from reasonembed.encoder.lora import LoraSettings
 from reasonembed.errors import ConfigError
-from reasonembed.redapter.checkpoint import newest_checkpoint
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.gather import join_ranks
 from reasonembed.redapter.optimizer import make_optimizer
 
+if TYPE_CHECKING:
+    from conftest import Worlds
+
 SIZE = 3  # by which nothing divides
 WHOLE = TrainConfig(
     start_step=2,
-    epochs=2,
     learning_rate=2e-3,
     weight_decay=0.1,
     max_query_tokens=48,
     max_passage_tokens=32,
     checkpoint_every_steps=2,
+    keep_checkpoints=10,
 )
 KINDS: dict[str, dict[str, Any]] = {"all weights": {}, "lora": {"lora": LoraSettings(rank=2, alpha=4)}}
 TURNED = ("whole to shared", "shared to whole")
-RunWorlds = Callable[[Path, list[dict[str, Any]]], tuple[dict[str, list[int]], str]]
-
-
-class Worlds(NamedTuple):
-    """What the worlds left."""
-
-    folder: Path
-    codes: dict[str, list[int]]  # job -> exit codes of its processes
-    stderr: str
 
 
 @pytest.fixture(scope="module")
 def worlds(
     tiny_models: dict[str, Path],
     rows: list[TrainingExample],
-    run_worlds: RunWorlds,
+    run_worlds: Callable[[Path, list[dict[str, Any]]], Worlds],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Worlds:
     folder = tmp_path_factory.mktemp("worlds")
@@ -76,19 +68,12 @@ def worlds(
         *(training(f"{kind}, shared", SIZE, **changes) for kind, changes in KINDS.items()),
         training("whole to shared", SIZE, happens=stop, shared=False),
         training("shared to whole", SIZE, happens=stop),
-    ]
-    codes, stderr = run_worlds(folder, jobs)
-    stopped = {name: (folder / f"{name}.training", folder / f"{name}, stopped") for name in TURNED}
-    for work, copy in stopped.values():
-        shutil.copytree(work, copy)
-    more = [
         training("whole to shared, resumed", SIZE, into="whole to shared"),
         training("shared to whole, resumed", SIZE, into="shared to whole", shared=False),
         training("killed", SIZE, happens={"rank": 1, "step": 3, "what": "SIGKILL"}),
         training("killed, resumed", SIZE, into="killed"),
     ]
-    again, more_stderr = run_worlds(folder, more)
-    return Worlds(folder, codes | again, stderr + more_stderr)
+    return run_worlds(folder, jobs)
 
 
 def _weights(worlds: Worlds, name: str) -> bytes:
@@ -116,9 +101,7 @@ def test_a_checkpoint_holds_the_whole_state_whoever_wrote_it(worlds: Worlds) -> 
     states = []
     for name in TURNED:
         assert worlds.codes[name] == [130] * SIZE, worlds.stderr
-        found = newest_checkpoint(worlds.folder / f"{name}, stopped")
-        assert found is not None
-        states.append(load_file(found[0] / "optimizer.safetensors"))
+        states.append(load_file(worlds.folder / f"{name}.training" / "step-00000003" / "optimizer.safetensors"))
     whole, shared = states
     assert whole.keys() == shared.keys() and len(whole) > 30
     assert all(torch.equal(whole[key], shared[key]) for key in whole)

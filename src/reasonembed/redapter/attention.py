@@ -20,7 +20,7 @@ ATTENTION = "reasonembed_full"  # its name in transformers' AttentionInterface
 def use_full_attention(encoder: Encoder) -> None:
     """From here on the model's fused attention is computed in float32 and in full, whatever its other products are.
 
-    Our choice, measured: with products in bfloat16 PyTorch's fused attention for CPUs takes up to sixteen times as long
+    Our choice, measured: with products in bfloat16 PyTorch's fused attention for CPUs takes up to eleven times as long
     as in full. Vectors and gradients are those of full float32 but for the rest's rounding. A model that is not on
     transformers' `sdpa` keeps what it has.
     """
@@ -42,7 +42,7 @@ def _attend(*args: Any, **options: Any) -> Any:
 
 
 class _Replaced(TorchFunctionMode):
-    """While it lasts, `scaled_dot_product_attention` is computed by `_in_full`."""
+    """While it lasts, `scaled_dot_product_attention` is computed by `in_full`."""
 
     def __torch_function__(
         self,
@@ -52,11 +52,11 @@ class _Replaced(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if function is torch.nn.functional.scaled_dot_product_attention:
-            return _in_full(*args, **(kwargs or {}))
+            return in_full(*args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))
 
 
-def _in_full(
+def in_full(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -66,7 +66,11 @@ def _in_full(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """`scaled_dot_product_attention` with its arguments; in full wherever PyTorch would take its fused kernel."""
+    """PyTorch's `scaled_dot_product_attention`, in full where PyTorch would take its fused kernel for CPUs.
+
+    Arguments, shapes (batch, heads, tokens, dimensions) and result are PyTorch's; float16 and bfloat16 are computed in
+    float32 and given back as they came. With dropout, or on a GPU, PyTorch's own choice of kernel does it in float32.
+    """
     dtype = query.dtype
     if dtype != torch.float64:
         query, key, value = query.float(), key.float(), value.float()
@@ -131,4 +135,4 @@ def _products_in_full() -> Iterator[None]:
         torch.backends.mkldnn.matmul.fp32_precision = before
 
 
-__all__ = ["use_full_attention"]
+__all__ = ["in_full", "use_full_attention"]

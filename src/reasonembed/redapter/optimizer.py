@@ -54,9 +54,8 @@ class SharedAdamW(torch.optim.AdamW):
             if not self._ranks.largest(len(found)):
                 continue  # a weight that has had no gradient so far
             for name in ("step", "exp_avg", "exp_avg_sq"):
-                like = torch.zeros((), device=self._ranks.device) if name == "step" else torch.empty_like(parameter)
-                tensor = found[name].to(like.device, copy=True) if found else like
-                yield f"{number}.{name}", self._ranks.hand_on(tensor, self._owners[number])
+                room = torch.zeros((), device=parameter.device) if name == "step" else torch.empty_like(parameter)
+                yield f"{number}.{name}", self._ranks.hand_on(found.get(name, room), self._owners[number])
 
 
 def _dealt(sizes: Sequence[int], processes: int) -> list[int]:
