@@ -191,9 +191,13 @@ def test_what_attention_is_asked_for_besides_is_refused_by_name(option: str) -> 
 
 
 class _Kernel:
-    """In place of `varlen_attn`, which computes on GPUs alone: its arguments as it documents them, by plain means."""
+    """In place of `varlen_attn`, which computes on GPUs alone: its arguments as it documents them, by plain means.
 
-    def __init__(self) -> None:
+    shares_heads: whether several query heads may share a key head (`enable_gqa`), as from torch 2.13 on.
+    """
+
+    def __init__(self, *, shares_heads: bool) -> None:
+        self.shares_heads = shares_heads
         self.calls: list[dict[str, Any]] = []
 
     def __call__(
@@ -213,6 +217,7 @@ class _Kernel:
         assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
         assert query.ndim == 3 and query.dtype == key.dtype == value.dtype
         assert enable_gqa == (query.shape[1] != key.shape[1]) and query.stride(-1) == 1
+        assert self.shares_heads or not enable_gqa
         lengths = cu_seq_q.diff()
         assert cu_seq_q[0] == 0 and cu_seq_q[-1] == len(query) == len(key) == len(value)
         assert max_q == max_k == int(lengths.max()) and torch.equal(cu_seq_q, cu_seq_k)
@@ -227,10 +232,11 @@ class _Kernel:
         return torch.cat(outs)
 
 
-@pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> _Kernel:
-    kernel = _Kernel()
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+@pytest.fixture(params=["torch 2.13", "torch 2.11"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> _Kernel:
+    kernel = _Kernel(shares_heads=request.param == "torch 2.13")
+    monkeypatch.setattr(packed, "varlen_attn", kernel)
+    monkeypatch.setattr(packed, "_TAKEN", packed._NEEDED | ({"enable_gqa"} if kernel.shares_heads else set()))
     monkeypatch.setattr(packed, "kernel_suits", lambda *_: True)
     return kernel
 
@@ -247,7 +253,8 @@ def test_the_kernel_gets_what_it_documents(
     vectors = encoder.embed(ids)
     torch.testing.assert_close(vectors, padded, rtol=0, atol=1e-10)
     window = (-1, -1) if name == "bert" else (-1, 0)
-    expected = {"dtype": torch.float64, "window_size": window, "tokens": sum(map(len, ids)), "gqa": name != "bert"}
+    shared = name != "bert" and kernel.shares_heads
+    expected = {"dtype": torch.float64, "window_size": window, "tokens": sum(map(len, ids)), "gqa": shared}
     assert kernel.calls == [expected] * 2, "one call a layer"
 
 

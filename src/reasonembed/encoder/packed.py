@@ -22,11 +22,17 @@ from torch import Tensor, nn
 from reasonembed.encoder.tokens import TokenIds
 from reasonembed.errors import ConfigError
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None  # type: ignore[assignment]
+
 ATTENTION = "reasonembed_packed"  # the name of `attend` among transformers' attention functions
 CHECK_TEXTS = ("Two texts that are packed into one row.", "Each must come out as if it were alone.", "Packed?")
 _HALF = (torch.bfloat16, torch.float16)
-_KERNEL_ARGUMENTS = {"scale", "window_size", "enable_gqa"}  # of `varlen_attn` as it is in torch 2.13
 _NOT_SUPPORTED = ("sliding_window", "softcap", "s_aux", "position_bias")  # what some models' attention asks for besides
+_NEEDED = {"scale", "window_size"}  # what `varlen_attn` must take, as it does from torch 2.11 on
+_TAKEN = frozenset(inspect.signature(varlen_attn).parameters if varlen_attn is not None else ())
 
 
 class Packed:
@@ -51,10 +57,10 @@ class Packed:
         if self._before != "sdpa":
             raise _refusal(f'{name} runs with attention "{self._before}", and packing is built on "sdpa"')
         weight = next(self.transformer.parameters())
-        if weight.is_cuda and (bf16 or weight.dtype in _HALF) and not _has_kernel():
+        if weight.is_cuda and (bf16 or weight.dtype in _HALF) and not _TAKEN >= _NEEDED:
             raise ConfigError(
-                f"packed texts need torch.nn.attention.varlen.varlen_attn with {', '.join(sorted(_KERNEL_ARGUMENTS))}, "
-                f"as torch 2.13 has it, and this is torch {torch.__version__}. Install a newer torch, or leave packed "
+                f"packed texts need torch.nn.attention.varlen.varlen_attn with {', '.join(sorted(_NEEDED))}, "
+                f"as torch 2.11 has it, and this is torch {torch.__version__}. Install a newer torch, or leave packed "
                 f"out."
             )
         AttentionInterface.register(ATTENTION, attend)
@@ -165,9 +171,13 @@ def _by_kernel(
     scaling: float | None,
 ) -> Tensor:
     """(1, T, H, D). Under autocast the norms of queries and keys give float32, which the kernel does not take."""
-    from torch.nn.attention.varlen import varlen_attn
-
     query_THD, key_THD, value_THD = (tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value))
+    shared = query.shape[1] // key.shape[1]  # query heads to a key head
+    options: dict[str, Any] = {}
+    if shared > 1 and "enable_gqa" in _TAKEN:
+        options["enable_gqa"] = True
+    elif shared > 1:  # torch before 2.13: as many key heads as query heads
+        key_THD, value_THD = (tensor.repeat_interleave(shared, dim=1) for tensor in (key_THD, value_THD))
     out_THD = varlen_attn(
         query_THD,
         key_THD,
@@ -178,7 +188,7 @@ def _by_kernel(
         longest,
         scale=scaling,
         window_size=(-1, 0) if causal else (-1, -1),  # nothing to the right, or no limit
-        enable_gqa=query.shape[1] != key.shape[1],
+        **options,
     )
     assert isinstance(out_THD, Tensor)
     return out_THD[None]
@@ -187,14 +197,6 @@ def _by_kernel(
 def _texts(packed_1HTD: Tensor, start: int, count: int, length: int) -> Tensor:
     """`count` texts of equal length from a row, as a batch: (count, H, length, D)."""
     return packed_1HTD[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1)
-
-
-def _has_kernel() -> bool:
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return False
-    return inspect.signature(varlen_attn).parameters.keys() >= _KERNEL_ARGUMENTS
 
 
 def _first_position(model: nn.Module) -> int:
