@@ -8,9 +8,10 @@ the pocket corpora (mixed lengths to 512), for which a small tokenizer is traine
 
 - `rate`: bfloat16 matrix products, the rate that MFU is measured against.
 - `lora`, `full`: one global batch of 16 x 16. Ours padded, ours packed, ours packed with the graph kept where it fits,
-  the release's scheme, and CachedMultipleNegativesRankingLoss in mini-batches of 4 and by tokens; the last two as in
-  `train_step.py`. On all sides float32 weights in bfloat16 autocast; under adapters the base lies in bfloat16, as a
-  training keeps it. What RI adds; cosines of the gradients.
+  the release's scheme, CachedMultipleNegativesRankingLoss in mini-batches of 4 and by tokens (these as in
+  `train_step.py`), and ours packed with the layers compiled (`torch.compile`; compiling is not timed). On all sides
+  float32 weights in bfloat16 autocast; under adapters the base lies in bfloat16, as a training keeps it. What RI adds,
+  and tokenising; cosines of the gradients.
 - `recipe`: the recipe's global batch, 64 x 16 texts of 512 tokens, by LoRA, packed.
 - `encode`: texts to vectors in bfloat16 weights against sentence-transformers' `encode` at its default.
 
@@ -39,6 +40,23 @@ import torch
 from torch import Tensor
 
 import train_step as peers
+from gpu_rows import (
+    ADDED,
+    COMPILED,
+    KEPT,
+    MNRL,
+    MNRL_TOKENS,
+    OURS,
+    PACKED,
+    PEER,
+    PLAIN,
+    RELEASE,
+    SAME_AS,
+    TOKENIZED,
+    Bench,
+    Row,
+    goals,
+)  # fmt: skip
 from pocket_texts import LONGEST, text_drawer
 from reasonembed.encoder.lora import LoraSettings, add_lora, train_last_layers
 from reasonembed.encoder.model import Encoder
@@ -76,63 +94,10 @@ SIZES = {
     "0.6b": Size(1024, 3072, 28, 16, 8, 128, 151936, ("lora", "encode", "full")),
     "tiny": Size(64, 192, 2, 4, 2, 16, 8000, ("lora", "recipe", "encode", "full"), 3, 4, 4, 40, 1024),
 }
-OURS, PACKED, KEPT = "ours, padded", "ours, packed", "ours, packed, graph kept if it fits"
-PLAIN, ADDED = "ours, packed, InfoNCE", "ours, packed, what RI adds"
-RELEASE, MNRL, MNRL_TOKENS, PEER = "release", "cached-mnrl", "cached-mnrl, tokens", "sentence-transformers"
-SAME_AS = {
-    OURS: PACKED,
-    KEPT: PACKED,
-    RELEASE: PACKED,
-    MNRL: PLAIN,
-    MNRL_TOKENS: PLAIN,
-}  # whose gradient each must have
 REPEATS = 3
 COMPARED = 1 << 28  # weights whose gradient is kept for comparison
 WARM_UP = 8  # texts
 GRAPH_SHARE = 0.8  # of the free memory, for a kept graph
-
-
-class Row(msgspec.Struct, omit_defaults=True):
-    """One line of the results."""
-
-    part: str
-    size: str
-    side: str
-    seconds: float = 0.0  # median
-    runs: list[float] = []
-    tokens: int = 0  # real ones
-    tokens_per_s: float = 0.0
-    padding: float | None = None
-    mfu: float | None = None
-    peak_gib: float | None = None  # of the GPU's memory beyond weights and gradients
-    against: str = ""
-    cosine: float | None = None  # to the side `against`: of the gradients, or the least of the vectors
-    speed: float | None = None  # times that of `against`
-    note: str = ""
-
-
-class Bench:
-    """Rows as they come, and the clock that all parts look at."""
-
-    def __init__(self, out: Path, device: torch.device, seconds: float) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        self.out, self.device = out, device
-        self.ends = time.monotonic() + seconds
-        self.rows: list[Row] = []
-        self.rate = 0.0  # FLOP/s
-        self.pace: dict[str, float] = {}  # size -> real tokens/s of the fastest run so far
-
-    def add(self, row: Row) -> None:
-        """Print a row, and write all rows anew, so that nothing is lost if the run is cut short."""
-        self.rows.append(row)
-        print(_line(row), flush=True)
-        encoder = msgspec.json.Encoder()
-        (self.out / "gpu.jsonl").write_bytes(b"".join(encoder.encode(row) + b"\n" for row in self.rows))
-        (self.out / "gpu.md").write_text(_page(self.rows), encoding="utf-8")
-
-    def time_for(self, seconds: float) -> bool:
-        """Whether so many are left."""
-        return time.monotonic() + seconds < self.ends
 
 
 def main() -> None:
@@ -148,7 +113,7 @@ def main() -> None:
         for size in options.size:
             for part in SIZES[size].parts:
                 _run_part(bench, part, size, Path(folder), tokenizer)
-    print("\n".join(_goals(bench.rows)))
+    print("\n".join(goals(bench.rows)))
 
 
 def _options() -> argparse.Namespace:
@@ -301,6 +266,7 @@ def _train(bench: Bench, size: str, folder: Path, tokenizer: Tokenizer, *, lora:
         (PLAIN, plain, True, lambda: _ours(plain, budget)),
         *((name, plain, False, step) for name, step in _mnrl_sides(folder, plain, budget)),
     ]
+    sides.append((COMPILED, ri, True, lambda: _ours(ri, budget)))  # the last: from here on layers are compiled
     found: dict[str, Row] = {}
     gradients: dict[str, Tensor] = {}
     for name, step, packed, run in sides:
@@ -308,6 +274,11 @@ def _train(bench: Bench, size: str, folder: Path, tokenizer: Tokenizer, *, lora:
             _pack(encoder)
         else:
             encoder.unpack()
+        if name == COMPILED:
+            _add_parts_of_a_step(bench, part, ri, budget, found[PACKED])
+            if refused := _compile(bench, ri, budget):
+                bench.add(Row(part, size, name, note=refused))
+                continue
         row = _measure_step(bench, Row(part, size, name), step, run)
         if row.seconds and (gradient := _gradient(encoder)) is not None:
             gradients[name] = gradient
@@ -315,11 +286,33 @@ def _train(bench: Bench, size: str, folder: Path, tokenizer: Tokenizer, *, lora:
         found[name] = row
         _compare(row, found.get(SAME_AS.get(name, "")), gradients)
         bench.add(row)
-    _pack(encoder)
-    added = peers.reasoning_seconds(encoder, ri.texts, budget_tokens=budget, bf16=True)
-    if found[PACKED].seconds > added:
-        share = added / (found[PACKED].seconds - added)
-        bench.add(Row(part, size, ADDED, seconds=added, note=f"{share:.1%} of a plain step"))
+
+
+def _add_parts_of_a_step(bench: Bench, part: str, step: Step, budget: int, whole: Row) -> None:
+    """What the reasoning queries' pass and tokenising take, each by itself; the encoder is packed."""
+    added = peers.reasoning_seconds(step.encoder, step.texts, budget_tokens=budget, bf16=True)
+    if whole.seconds > added:
+        share = added / (whole.seconds - added)
+        bench.add(Row(part, whole.size, ADDED, seconds=added, note=f"{share:.1%} of a plain step"))
+    began = time.perf_counter()
+    tokenize_batch(step.encoder, step.batch, step.config)
+    seconds = time.perf_counter() - began
+    if whole.seconds:
+        bench.add(Row(part, whole.size, TOKENIZED, seconds=seconds, note=f"{seconds / whole.seconds:.1%} of a step"))
+
+
+def _compile(bench: Bench, step: Step, budget: int) -> str:
+    """Compile the layers and run a step with them; why not, if it cannot be, or an empty text."""
+    if not bench.time_for(90 if bench.device.type == "cuda" else 1):
+        return "left out: the time was up"
+    peers.compile_layers(step.encoder.model)
+    try:
+        _ours(step, budget)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        return f"left out: {str(error).strip().splitlines()[0]:.200}"
+    return ""
 
 
 def _recipe(bench: Bench, size: str, folder: Path, tokenizer: Tokenizer) -> None:
@@ -499,59 +492,6 @@ def _let_go(device: torch.device) -> None:
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-
-
-COLUMNS: dict[str, Callable[[Row], str]] = {
-    "part": lambda row: f"{row.part} {row.size}".strip(),
-    "side": lambda row: row.side,
-    "seconds": lambda row: f"{row.seconds:,.3f}" if row.seconds else "",
-    "real tokens/s": lambda row: f"{row.tokens_per_s:,.0f}" if row.tokens_per_s else "",
-    "padding": lambda row: "" if row.padding is None else f"{row.padding:.1%}",
-    "MFU": lambda row: "" if row.mfu is None else f"{row.mfu:.1%}",
-    "peak GiB": lambda row: "" if row.peak_gib is None else f"{row.peak_gib:.2f}",
-    "times the speed of": lambda row: f"{row.speed:.2f} x {row.against}" if row.speed else "",
-    "cosine to it": lambda row: "" if row.cosine is None else f"{row.cosine:.6f}",
-    "note": lambda row: row.note,
-}
-
-
-def _line(row: Row) -> str:
-    cells = [f"{name} {value}" if name not in ("part", "side", "note") else value for name, value in _cells(row)]
-    return "  ".join(cells)
-
-
-def _cells(row: Row) -> list[tuple[str, str]]:
-    return [(name, value) for name, show in COLUMNS.items() if (value := show(row))]
-
-
-def _page(rows: list[Row]) -> str:
-    """The rows as a Markdown table, below what they were taken on."""
-    taken_on = [f"{row.part}: {row.side}" for row in rows if not row.size]
-    lines = [[show(row) for show in COLUMNS.values()] for row in rows if row.size]
-    table = [list(COLUMNS), ["---"] * len(COLUMNS), *lines]
-    return "\n".join([*taken_on, "", *(f"| {' | '.join(cells)} |" for cells in table), ""])
-
-
-def _goals(rows: list[Row]) -> list[str]:
-    """How each part stands to goals P1 to P4."""
-    sides: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in rows:
-        sides.setdefault((row.part, row.size), {})[row.side] = row
-    found = []
-    for (part, size), of in sides.items():
-        theirs = of.get(PEER if part == "encode" else RELEASE)
-        for name in (OURS, PACKED, KEPT):
-            mine = of.get(name)
-            if not (mine and theirs and mine.seconds and theirs.seconds):
-                continue
-            speed = theirs.seconds / mine.seconds
-            text = f"{part} {size}, {name}: {speed:.2f} x {theirs.side} (goal {1.5 if part == 'encode' else 2.5})"
-            if mine.mfu is not None:
-                text += f", MFU {mine.mfu:.1%} (goal for LoRA of 4b: 45 %)"
-            if mine.peak_gib and theirs.peak_gib:
-                text += f", {mine.peak_gib / theirs.peak_gib:.2f} of its memory (goal 0.5)"
-            found.append(text)
-    return found
 
 
 if __name__ == "__main__":

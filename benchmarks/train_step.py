@@ -1,7 +1,7 @@
 """One global batch on MiniLM, side by side: our step, the release's scheme, sentence-transformers (goals P1 to P3).
 
     python benchmarks/train_step.py [--queries 16] [--passages 16] [--repeats 3] [--threads 2]
-        [--median-tokens 160] [--bf16 | --matmul-precision medium] [--quick]
+        [--median-tokens 160] [--bf16 | --matmul-precision medium] [--compile] [--quick]
 
 Same weights, same 16 queries x 16 passages of mixed lengths to 512, all layers, no dropout on any side:
 
@@ -11,6 +11,8 @@ Same weights, same 16 queries x 16 passages of mixed lengths to 512, all layers,
   order they come, sub-batches of four padded to their longest, gradient checkpointing, the whole graph kept.
 - `cached-mnrl`: sentence-transformers' CachedMultipleNegativesRankingLoss, InfoNCE in mini-batches of four, its best
   on a CPU; `cached-mnrl, tokens`: the same by its own token budget, as large as ours.
+
+With `--compile`, each layer of our two sides is compiled by `torch.compile` for any shape before the clock starts.
 
 All start from token ids. Each run of a side is a process of its own, so that the peak of resident memory beyond the
 loaded model is its own; the sides take turns, medians count. The gradients are compared with ours: they compute the
@@ -39,9 +41,10 @@ import torch
 from torch import Tensor
 
 from pocket_texts import LONGEST, text_drawer
-from reasonembed.encoder.lora import train_last_layers
+from reasonembed.encoder.lora import layer_stack, train_last_layers
 from reasonembed.encoder.microbatch import padding_share
 from reasonembed.encoder.model import Encoder
+from reasonembed.encoder.tokens import TokenIds
 from reasonembed.redapter.attention import use_full_attention
 from reasonembed.redapter.batches import Batch
 from reasonembed.redapter.config import TEMPERATURE, TrainConfig
@@ -78,7 +81,10 @@ def main() -> None:
         sys.stdout.buffer.write(msgspec.json.encode(_measure(options)))
         return
     precision = "bfloat16 autocast" if options.bf16 else f"float32, products at {options.matmul_precision}"
-    print(f"{setting()}, torch {torch.__version__}, {options.threads} threads; ours in {precision}, peers in float32")
+    print(
+        f"{setting()}, torch {torch.__version__}, {options.threads} threads; ours in {precision}"
+        f"{', compiled' if options.compile else ''}, peers in float32"
+    )
     with tempfile.TemporaryDirectory() as folder:
         options.folder = folder
         runs = {side: [] for side in SIDES}
@@ -99,6 +105,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--bf16", action="store_true", help="autocast our steps to bfloat16")
     precisions = ("highest", "high", "medium")
     parser.add_argument("--matmul-precision", choices=precisions, default=precisions[0], help="of our steps' products")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the layers of our sides")
     parser.add_argument("--quick", action="store_true", help="4 x 4 texts, once: does it run?")
     parser.add_argument("--side", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
@@ -112,7 +119,7 @@ def _options() -> argparse.Namespace:
 def _in_process(side: str, options: argparse.Namespace) -> Run:
     values = {**vars(options), "side": side}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if not isinstance(value, bool)]
-    flags += [f"--{name}" for name in ("bf16", "quick") if values[name]]
+    flags += [f"--{name}" for name in ("bf16", "compile", "quick") if values[name]]
     own = {} if side in (OURS, PLAIN) else {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024"}  # what peers have
     done = subprocess.run([sys.executable, __file__, *flags], check=True, stdout=subprocess.PIPE, env=os.environ | own)
     return msgspec.json.decode(done.stdout, type=Run)
@@ -142,12 +149,14 @@ def _measure(options: argparse.Namespace) -> Run:
             torch.set_float32_matmul_precision(options.matmul_precision)
             if options.bf16 or rounds_on_cpu(options.matmul_precision):
                 use_full_attention(encoder)
+            if options.compile:
+                compile_layers(encoder.model)
         loss = "infonce" if side in (PLAIN, MNRL, MNRL_TOKENS) else "ri-infonce"
         config = TrainConfig(loss=loss, start_step=0, instruction=False, mask_positives=False)
         batch = make_batch(options.queries, options.passages, median_tokens=options.median_tokens)
         texts = tokenize_batch(encoder, batch, config)
-        encoder.embed(texts.ids[:MINI_BATCH]).sum().backward()  # type: ignore[no-untyped-call]
-        encoder.model.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16 and side in (OURS, PLAIN), cache_enabled=False):
+            warm_up(encoder, texts.ids[:MINI_BATCH])
         model: torch.nn.Module = encoder.model
         if side in (MNRL, MNRL_TOKENS):
             model = sentence_transformer(path)
@@ -171,6 +180,20 @@ def _measure(options: argparse.Namespace) -> Run:
             encoder, texts, budget_tokens=options.micro_batch_tokens, bf16=options.bf16
         )
     return run
+
+
+def compile_layers(model: torch.nn.Module) -> None:
+    """Have each layer compiled when it first runs, for any number of texts and tokens; all share what is compiled."""
+    for layer in layer_stack(model):
+        layer.compile(dynamic=True)
+
+
+def warm_up(encoder: Encoder, ids: list[TokenIds]) -> None:
+    """Both passes of a few texts, which start threads, choose kernels and compile; no gradient stays."""
+    with torch.no_grad():
+        encoder.embed(ids)
+    encoder.embed(ids).sum().backward()  # type: ignore[no-untyped-call]
+    encoder.model.zero_grad(set_to_none=True)
 
 
 def _bare(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
