@@ -143,7 +143,8 @@ def scaling(
     import time
 
     from reasonembed.analyze.scaling_sections import text_lines
-    from reasonembed.cli.output import evaluation_lines, need_training
+    from reasonembed.cli.output import evaluation_lines
+    from reasonembed.cli.systems import need_training
     from reasonembed.config import load_toml, override
     from reasonembed.evaluate.benchmarks import open_benchmark, together
     from reasonembed.redapter.config import TrainConfig

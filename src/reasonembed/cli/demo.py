@@ -22,7 +22,7 @@ def demo(
 
     Example: reasonembed demo
     """
-    from reasonembed.cli.output import need_training
+    from reasonembed.cli.systems import need_training
     from reasonembed.evaluate.facts import duration
     from reasonembed.evaluate.report import text_table
 

@@ -75,7 +75,8 @@ def evaluate(
     """
     import time
 
-    from reasonembed.cli.output import evaluation_lines, named_systems
+    from reasonembed.cli.output import evaluation_lines
+    from reasonembed.cli.systems import named_systems
     from reasonembed.evaluate.benchmarks import open_benchmark, together
     from reasonembed.workflow.judging import judge, plain_report, write_judgment
     from reasonembed.workflow.rewriting import with_rewrites

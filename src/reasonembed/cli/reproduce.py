@@ -19,7 +19,9 @@ def reproduce(
 
     Example: reasonembed reproduce bm25-query-side --data bright:data/BRIGHT
     """
-    from reasonembed.cli.output import base_model, need_training, recipe_lines, reproduction_lines
+    from reasonembed.cli.output import recipe_lines, reproduction_lines
+    from reasonembed.cli.systems import need_training
+    from reasonembed.encoder.backbones import base_model
     from reasonembed.errors import ConfigError
     from reasonembed.evaluate.reproduction import load_recipe, recipe_names
     from reasonembed.workflow.reproduction import reproduce as run

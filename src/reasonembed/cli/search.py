@@ -32,7 +32,7 @@ def search(
     """
     import msgspec
 
-    from reasonembed.cli.output import dense_system
+    from reasonembed.cli.systems import dense_system
     from reasonembed.corpora import read_corpus
     from reasonembed.search.engine import search_corpus
     from reasonembed.workflow.judging import bm25 as bm25_system

@@ -141,7 +141,8 @@ def train(
 
     Example: reasonembed train runs/trial --base minilm --out models/trial --no-instruction --epochs 4
     """
-    from reasonembed.cli.output import need_training, training_lines
+    from reasonembed.cli.output import training_lines
+    from reasonembed.cli.systems import need_training
 
     need_training()
     from reasonembed.config import override
