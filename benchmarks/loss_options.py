@@ -4,7 +4,7 @@
     python benchmarks/loss_options.py --table     print the Markdown table of all runs
 
 MiniLM is trained by the demo's recipe (`minilm`, src/reasonembed/redapter/recipes/) with one option after the other, on
-recorded training queries, and judged on those that are held out by idea: the splits of tune_demo.py, whose docstring
+recorded training queries, and judged on those that are held out by idea: the splits of held_out.py, whose docstring
 says how. Test queries are never read. The recipe was chosen for plain InfoNCE on split 0, and every option's weight
 is one guess or two: this asks what an option does as it comes, not what it could do. The recipe has one passage a
 query; the list-wise loss needs several, and is held against plain InfoNCE with as many (`group_size 4`).
@@ -29,6 +29,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from held_out import held_out_collections, new_ideas, training_examples
 from reasonembed.config import override
 from reasonembed.encoder.backbones import minilm_folder
 from reasonembed.encoder.model import Encoder
@@ -39,7 +40,7 @@ from reasonembed.redapter.config import RUNNING_KEYS, TrainConfig
 from reasonembed.redapter.recipe import load_recipe
 from reasonembed.search.systems import DenseSystem
 from reasonembed.workflow import demo
-from tune_demo import MEASURE, frozen_states, held_out_collections, new_ideas, shown, training_examples
+from tune_demo import MEASURE, frozen_states, shown
 
 RESULTS = Path(__file__).parent / "results" / "loss_options.jsonl"
 REFERENCE, GROUPS, BASE = "infonce", "group_size 4", "base"
@@ -260,7 +261,10 @@ def main() -> None:
     if options.run:
         run_missing(options.results, options)
     if options.table:
-        print("\n".join(table(read_results(options.results))))
+        rows = read_results(options.results)
+        if not any(row.option == REFERENCE for row in rows):
+            raise SystemExit(f"{options.results} holds no run of {REFERENCE} by the recipe as it is. Give --run first.")
+        print("\n".join(table(rows)))
 
 
 if __name__ == "__main__":

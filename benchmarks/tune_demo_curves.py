@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from demo_trials import FIXED, LONG, Trial, all_layers
+from held_out import held_out_collections, training_examples
 from reasonembed.encoder.backbones import minilm_folder
 from reasonembed.encoder.lora import LoraSettings, add_lora, train_last_layers
 from reasonembed.encoder.model import Encoder
@@ -37,10 +38,8 @@ from tune_demo import (
     Outcome,
     append,
     gain_over,
-    held_out_collections,
     read_results,
     shown,
-    training_examples,
 )
 
 SHORT: dict[str, Any] = {"max_query_tokens": 128, "max_passage_tokens": 128}
