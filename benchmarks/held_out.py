@@ -50,6 +50,7 @@ class DomainData(msgspec.Struct, frozen=True):
 
 
 def load_data(domain: str) -> DomainData:
+    """The domain's recorded queries; a query's source and its near-copies count neither way."""
     corpus = read_corpus(pocket_folder(domain) / "corpus.jsonl")
     rows = list(read_jsonl(pocket_folder(domain) / "recorded.jsonl", Recorded))
     copies = find_near_copies([corpus[row.doc_id] for row in rows], corpus)
@@ -82,6 +83,7 @@ def load_data(domain: str) -> DomainData:
 
 @functools.cache
 def all_data() -> dict[str, DomainData]:
+    """Domain -> its recorded queries, read once."""
     return {domain: load_data(domain) for domain in POCKET_DOMAINS}
 
 
