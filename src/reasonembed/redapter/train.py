@@ -31,6 +31,7 @@ from reasonembed.redapter.log import StepRecord, TrainLog, ValidationRecord, mak
 from reasonembed.redapter.objective import batch_loss
 from reasonembed.redapter.optimizer import learning_rate_at
 from reasonembed.redapter.precision import float32_products
+from reasonembed.redapter.prefetch import ahead
 from reasonembed.redapter.prepare import Training, check_data, prepare, with_weights
 from reasonembed.redapter.receipt import make_receipt, read_manifest, refuse_change
 from reasonembed.redapter.result import LOG_FILE, TrainResult, model_prompts, save_result
@@ -139,10 +140,12 @@ def _run(
         warn_of_idle_patience(config, steps)
     with stop_signals() as caught:
         _validate(training, done, steps)
-        for batch in _batches_from(examples, config, done, per_epoch):
+        coming = _batches_from(examples, config, done, per_epoch)
+        for batch, texts in ahead(coming, lambda batch: tokenize_batch(training.encoder, batch, config)):
             if training.validation.out_of_patience:
                 break
-            record = train_step(training, batch, step=done, learning_rate=learning_rate_at(done, steps, config))
+            rate = learning_rate_at(done, steps, config)
+            record = train_step(training, batch, texts, step=done, learning_rate=rate)
             done += 1
             if log:
                 log.add(record)
@@ -169,11 +172,10 @@ def _validate(training: Training, step: int, steps: int) -> None:
             training.validation.measure(training.encoder, step, budget_tokens=training.memory.budget_tokens)
 
 
-def train_step(training: Training, batch: Batch, *, step: int, learning_rate: float) -> StepRecord:
-    """One optimiser step on one global batch; `step` counts the steps before it."""
+def train_step(training: Training, batch: Batch, texts: BatchTexts, *, step: int, learning_rate: float) -> StepRecord:
+    """One optimiser step on one global batch, of which `texts` are the tokens; `step` counts the steps before it."""
     started = time.perf_counter()
     encoder, optimizer, config = training.encoder, training.optimizer, training.config
-    texts = tokenize_batch(encoder, batch, config)  # U distinct texts, each once
     outcome = _gradient(training, texts, batch, step=step)
     trained = [parameter for parameter in encoder.model.parameters() if parameter.grad is not None]
     norm = float(whole(torch.nn.utils.clip_grad_norm_(trained, config.gradient_clip or math.inf))) if trained else 0.0
