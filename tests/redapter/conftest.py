@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,9 +15,15 @@ import torch
 
 from reasonembed.beir import Collection
 from reasonembed.corpora import Corpus
+from reasonembed.encoder.lora import LoraSettings, add_lora, train_last_layers
+from reasonembed.encoder.model import Encoder
 from reasonembed.files import sha256_json
 from reasonembed.records import Document, Query
+from reasonembed.redapter.batches import Batch, epoch_batches
+from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
+from reasonembed.redapter.gradcache import cached_backward, tokenize_batch
+from reasonembed.redapter.objective import batch_loss
 from reasonembed.texts import text_key
 
 
@@ -54,6 +61,51 @@ def examples() -> list[TrainingExample]:
 def rows() -> list[TrainingExample]:
     """Nine examples of biology, whose last negative is a positive of the next one, and five of pony."""
     return [make_example("biology", n) for n in range(9)] + [make_example("pony", n) for n in range(5)]
+
+
+STEP = TrainConfig(start_step=0, max_query_tokens=48, max_passage_tokens=32, temperature=0.05)
+
+
+@pytest.fixture
+def batch(examples: list[TrainingExample]) -> Batch:
+    """Five examples of biology, four passages each."""
+    (batch,) = epoch_batches(examples[:5], seed=3, epoch=0, group_size=4, global_queries=5)
+    return batch
+
+
+@pytest.fixture(scope="session")
+def load_to_train() -> Callable[[Path, str, str], Encoder]:
+    """A model in a type of weights, of which all trains, or its last layer ("frozen"), or adapters ("lora")."""
+
+    def load(folder: Path, dtype: str, how: str) -> Encoder:
+        encoder = Encoder.load(folder, dtype=dtype, device="cpu")
+        train_last_layers(encoder.model, 1 if how == "frozen" else None)
+        if how == "lora":
+            torch.manual_seed(0)
+            encoder.model = add_lora(encoder.model, LoraSettings(rank=4, alpha=8)).to(getattr(torch, dtype))
+            for parameter in encoder.model.parameters():
+                parameter.data.add_(0.02 * parameter.requires_grad)
+        return encoder
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def gradients_of() -> Callable[..., tuple[dict[str, torch.Tensor], float]]:
+    """The gradient of a batch in each weight that has one, and the share of padding."""
+
+    def gradients(
+        encoder: Encoder, batch: Batch, *, budget: int, graph_bytes: int, bf16: bool = False
+    ) -> tuple[dict[str, torch.Tensor], float]:
+        texts = tokenize_batch(encoder, batch, STEP)
+        loss_of = functools.partial(batch_loss, texts=texts, batch=batch, config=STEP, step=0)
+        outcome = cached_backward(encoder, texts, loss_of, budget_tokens=budget, graph_bytes=graph_bytes, bf16=bf16)
+        assert outcome.graph_kept == (graph_bytes > 0)
+        found = {name: p.grad for name, p in encoder.model.named_parameters() if p.grad is not None}
+        encoder.model.zero_grad()
+        return found, outcome.padding_share
+
+    return gradients
 
 
 def _collection(domain: str) -> Collection:

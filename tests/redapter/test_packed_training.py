@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,60 +11,38 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reasonembed.encoder.lora import LoraSettings, add_lora, layer_stack, train_last_layers
+from reasonembed.encoder.lora import LoraSettings, layer_stack
 from reasonembed.encoder.model import Encoder
 from reasonembed.errors import ConfigError
-from reasonembed.redapter.batches import Batch, epoch_batches
+from reasonembed.redapter.batches import Batch
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
-from reasonembed.redapter.gradcache import cached_backward, tokenize_batch
 from reasonembed.redapter.graph import checkpoint_activations
 from reasonembed.redapter.log import read_log
-from reasonembed.redapter.objective import batch_loss
 from reasonembed.redapter.train import TrainingStopped, train
+
+LoadToTrain = Callable[[Path, str, str], Encoder]
+GradientsOf = Callable[..., tuple[dict[str, torch.Tensor], float]]
 
 CONFIG = TrainConfig(start_step=0, max_query_tokens=48, max_passage_tokens=32, temperature=0.05)
 PLENTY = 1 << 40  # bytes
-
-
-@pytest.fixture
-def batch(examples: list[TrainingExample]) -> Batch:
-    (batch,) = epoch_batches(examples[:5], seed=3, epoch=0, group_size=4, global_queries=5)
-    return batch
-
-
-def _encoder(folder: Path, dtype: str, how: str) -> Encoder:
-    encoder = Encoder.load(folder, dtype=dtype, device="cpu")
-    train_last_layers(encoder.model, 1 if how == "frozen" else None)
-    if how == "lora":
-        torch.manual_seed(0)
-        encoder.model = add_lora(encoder.model, LoraSettings(rank=4, alpha=8)).to(getattr(torch, dtype))
-        for parameter in encoder.model.parameters():
-            parameter.data.add_(0.02 * parameter.requires_grad)
-    return encoder
-
-
-def _gradients(
-    encoder: Encoder, batch: Batch, *, budget: int, graph_bytes: int, bf16: bool = False
-) -> tuple[dict[str, torch.Tensor], float]:
-    """The gradients and the share of padding."""
-    texts = tokenize_batch(encoder, batch, CONFIG)
-    loss_of = functools.partial(batch_loss, texts=texts, batch=batch, config=CONFIG, step=0)
-    outcome = cached_backward(encoder, texts, loss_of, budget_tokens=budget, graph_bytes=graph_bytes, bf16=bf16)
-    assert outcome.graph_kept == (graph_bytes > 0)
-    found = {name: p.grad for name, p in encoder.model.named_parameters() if p.grad is not None}
-    encoder.model.zero_grad()
-    return found, outcome.padding_share
 
 
 @pytest.mark.parametrize("graph_bytes", [0, PLENTY])
 @pytest.mark.parametrize("how", ["all", "lora", "frozen", "recomputed"])
 @pytest.mark.parametrize(("name", "dtype"), [("bert", "float64"), ("qwen3", "float32"), ("llama", "float32")])
 def test_gradients_are_those_of_padded_texts(
-    tiny_models: dict[str, Path], batch: Batch, name: str, dtype: str, how: str, graph_bytes: int
+    tiny_models: dict[str, Path],
+    batch: Batch,
+    load_to_train: LoadToTrain,
+    gradients_of: GradientsOf,
+    name: str,
+    dtype: str,
+    how: str,
+    graph_bytes: int,
 ) -> None:
-    encoder = _encoder(tiny_models[name], dtype, how)
-    padded, padding = _gradients(encoder, batch, budget=200, graph_bytes=graph_bytes)
+    encoder = load_to_train(tiny_models[name], dtype, how)
+    padded, padding = gradients_of(encoder, batch, budget=200, graph_bytes=graph_bytes)
     assert padding > 0
     encoder.pack()
     if how == "frozen":
@@ -72,7 +50,7 @@ def test_gradients_are_those_of_padded_texts(
     if how == "recomputed":
         checkpoint_activations(layer_stack(encoder.model))
     for budget in (1, 200, 100_000):
-        packed, padding = _gradients(encoder, batch, budget=budget, graph_bytes=graph_bytes)
+        packed, padding = gradients_of(encoder, batch, budget=budget, graph_bytes=graph_bytes)
         assert padding == 0
         assert packed.keys() == padded.keys() and len(padded) >= 10
         for key, gradient in padded.items():
@@ -80,12 +58,14 @@ def test_gradients_are_those_of_padded_texts(
             torch.testing.assert_close(packed[key], gradient, rtol=0, atol=tolerance)
 
 
-def test_in_bfloat16_they_are_so_but_for_its_rounding(tiny_models: dict[str, Path], batch: Batch) -> None:
-    encoder = _encoder(tiny_models["qwen3"], "float32", "all")
+def test_in_bfloat16_they_are_so_but_for_its_rounding(
+    tiny_models: dict[str, Path], batch: Batch, load_to_train: LoadToTrain, gradients_of: GradientsOf
+) -> None:
+    encoder = load_to_train(tiny_models["qwen3"], "float32", "all")
 
     def flat() -> torch.Tensor:
         return torch.cat(
-            [g.flatten() for g in _gradients(encoder, batch, budget=200, graph_bytes=0, bf16=True)[0].values()]
+            [g.flatten() for g in gradients_of(encoder, batch, budget=200, graph_bytes=0, bf16=True)[0].values()]
         )
 
     padded = flat()

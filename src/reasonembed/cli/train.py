@@ -100,6 +100,10 @@ def train(
             "--packed/--padded", help="Lay texts one after the other instead of padding them: the same gradient."
         ),
     ] = None,
+    compile_layers: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Compile the layers first (torch.compile): a minute, then faster."),
+    ] = None,
     activation_checkpointing: Annotated[
         bool | None,
         typer.Option(
@@ -177,6 +181,7 @@ def train(
         "seed": seed,
         "micro_batch_tokens": micro_batch_tokens,
         "packed": packed,
+        "compile": compile_layers,
         "activation_checkpointing": activation_checkpointing,
         "shard": shard,
         "shard_optimizer": shard_optimizer,

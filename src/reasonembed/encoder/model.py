@@ -40,7 +40,7 @@ _CPU_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 """How many compiled kernels oneDNN keeps, read at its first one. Each shape of a micro-batch compiles a dozen, of up to
 a megabyte; its own 1024 came to several hundred MiB within a few training steps, and were no faster (measured).
 """
-_PACKED_ERROR = {True: 1e-2, False: 1e-5}  # in half precision or not: how far from 1 a cosine may lie by rounding
+_ROUNDING = {True: 1e-2, False: 1e-5}  # in half precision or not: how far from 1 a cosine may lie by it
 _WINDOW = 32768  # texts tokenised at once: bounds the memory of a large corpus
 
 
@@ -167,19 +167,17 @@ class Encoder:
         """
         if self.packed:
             return
-        ids = self.tokenize(CHECK_TEXTS)
         try:
-            padded_BD = self._checked(ids, bf16)
+            padded_BD = self.check_vectors(bf16=bf16)
             self.packed = Packed(self.model, bf16=bf16)
-            packed_BD = self._checked(ids, bf16)
+            cosine = self.changed_from(padded_BD, bf16=bf16)
         except ConfigError:
             self.unpack()
             raise
-        error = 1 - float((padded_BD * packed_BD).sum(dim=1).min())
-        if not error <= _PACKED_ERROR[bf16 or self.dtype in ("bfloat16", "float16")]:
+        if cosine is not None:
             self.unpack()
             raise ConfigError(
-                f"{self.name} gives other vectors when texts are packed into one row (cosine {1 - error:.5f} to the "
+                f"{self.name} gives other vectors when texts are packed into one row (cosine {cosine:.5f} to the "
                 f"padded ones): something in it does not start anew with each text. Leave packed out."
             )
 
@@ -190,9 +188,16 @@ class Encoder:
         self.packed = None
 
     @torch.no_grad()
-    def _checked(self, ids: Sequence[TokenIds], bf16: bool) -> Tensor:
+    def check_vectors(self, *, bf16: bool = False) -> Tensor:
+        """The vectors of a few short texts as they come out now, float64 (B, D).  bf16: under bfloat16 autocast."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            return self.embed(ids).double()
+            return self.embed(self.tokenize(CHECK_TEXTS)).double()
+
+    def changed_from(self, before_BD: Tensor, *, bf16: bool = False) -> float | None:
+        """None where `check_vectors` gives what it gave before, but for rounding; else the least cosine to it."""
+        cosine = float((before_BD * self.check_vectors(bf16=bf16)).sum(dim=1).min())
+        rounding = _ROUNDING[bf16 or self.dtype in ("bfloat16", "float16")]
+        return None if abs(1 - cosine) <= rounding else cosine
 
     def micro_batches(self, lengths: Sequence[int] | npt.NDArray[np.integer], budget_tokens: int) -> list[Rows]:
         """Rows of `lengths` in micro-batches of at most `budget_tokens`: padded tokens, or real ones where packed."""

@@ -128,16 +128,7 @@ def attend(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
     if kernel_suits(query, value, dtype):
         return _by_kernel(query, key, value, cu_seq_lens_q, max_length_q, dtype, causal=causal, scaling=scaling), None
-    runs, start = [], 0
-    for length, texts in groupby(cu_seq_lens_q.diff().tolist()):
-        count = len(list(texts))
-        query_BHTD, key_BHTD, value_BHTD = (_texts(tensor, start, count, length) for tensor in (query, key, value))
-        out_BTHD, _ = sdpa_attention_forward(
-            module, query_BHTD, key_BHTD, value_BHTD, None, scaling=scaling, is_causal=causal
-        )
-        runs.append(out_BTHD.flatten(0, 1))
-        start += count * length
-    return torch.cat(runs)[None], None
+    return _run_by_run(module, query, key, value, cu_seq_lens_q, causal=causal, scaling=scaling), None
 
 
 def kernel_suits(query: Tensor, value: Tensor, dtype: torch.dtype) -> bool:
@@ -157,6 +148,32 @@ def mask(*, attention_mask: Tensor | None = None, local_size: int | None = None,
     if local_size is not None:
         raise _refusal(f"the model's layers look at windows of {local_size} tokens")
     return None if attention_mask is None else sdpa_mask(attention_mask=attention_mask, **options)
+
+
+@torch.compiler.disable  # each run of lengths would be compiled for itself
+def _run_by_run(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends: Tensor,
+    *,
+    causal: bool,
+    scaling: float | None,
+) -> Tensor:
+    """(1, T, H, D): each run of texts of equal length as a batch, by the function that padded texts take."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    runs, start = [], 0
+    for length, texts in groupby(ends.diff().tolist()):
+        count = len(list(texts))
+        query_BHTD, key_BHTD, value_BHTD = (_texts(tensor, start, count, length) for tensor in (query, key, value))
+        out_BTHD, _ = sdpa_attention_forward(
+            module, query_BHTD, key_BHTD, value_BHTD, None, scaling=scaling, is_causal=causal
+        )
+        runs.append(out_BTHD.flatten(0, 1))
+        start += count * length
+    return torch.cat(runs)[None]
 
 
 def _by_kernel(

@@ -16,6 +16,7 @@ EPSILON = 1e-6  # the release's, under the fraction
 RUNNING_KEYS = (
     "micro_batch_tokens",
     "packed",
+    "compile",
     "kept_graph_mb",
     "activation_checkpointing",
     "shard",
@@ -86,6 +87,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """
     micro_batch_tokens: int = 2048  # computed at once, padding included (measured best on a CPU); per device
     packed: bool = False  # texts one after the other in a row, each seeing itself alone, instead of padded (our option)
+    compile: bool = False  # the layers that train, by torch.compile, which takes a minute or so (our option)
     kept_graph_mb: int = 2048  # MiB that a batch's graph may take to be kept instead of cached; 0: always cached
     activation_checkpointing: bool = False  # keep a layer's input only and run it again for the backward pass
     shard: bool = False  # several processes hold a part of each weight instead of all (FSDP2); alone: no effect
@@ -162,6 +164,11 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 )
         if self.lora is not None and self.train_layers is not None:
             raise ValueError("lora and train_layers cannot go together; set one of them.")
+        if self.compile and self.drops:
+            raise ValueError(
+                "compile and dropout cannot go together: compiled, the two passes of a step would drop different "
+                "activations. Leave one of them out."
+            )
         if self.shard and self.shard_optimizer:
             raise ValueError("shard shares the optimiser's state out with the weights; leave shard_optimizer out.")
         if self.lora is not None and self.lora.quantize_base and self.shard:

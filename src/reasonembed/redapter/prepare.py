@@ -17,6 +17,7 @@ from reasonembed.redapter.attention import use_full_attention
 from reasonembed.redapter.base_share import BaseShare
 from reasonembed.redapter.batches import check_negatives, check_weights
 from reasonembed.redapter.checkpoint import trained_weights
+from reasonembed.redapter.compiling import compile_layers
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.dropout import Dropout
@@ -102,8 +103,11 @@ def prepare(
         encoder.keep_frozen(config.train_layers, frozen)
     ranks.same_weights(encoder.model)  # adapters begin at random
     dropout = Dropout(encoder, config, rank=ranks.rank)
+    layers = layer_stack(encoder.model)[-(config.train_layers or 0) :]
+    if config.compile:
+        compile_layers(encoder, layers, bf16=config.bf16)
     if config.activation_checkpointing:
-        checkpoint_activations(layer_stack(encoder.model)[-(config.train_layers or 0) :], drops=config.drops)
+        checkpoint_activations(layers, drops=config.drops)
     if ranks.sharded:
         shard_model(encoder.model, ranks)
     elif config.keeps_base_coarse and config.bf16:

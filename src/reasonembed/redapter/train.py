@@ -19,10 +19,12 @@ import torch
 
 from reasonembed.beir import Collection
 from reasonembed.encoder.frozen import FrozenStates
+from reasonembed.encoder.lora import layer_stack
 from reasonembed.errors import InputError, ReasonEmbedError, StorageError
 from reasonembed.files import sha256_json, write_json
 from reasonembed.redapter.batches import Batch, epoch_batches
 from reasonembed.redapter.checkpoint import newest_checkpoint, restore, save_checkpoint, trained_weights
+from reasonembed.redapter.compiling import run_eagerly
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample, from_examples, read_released
 from reasonembed.redapter.gather import join_ranks
@@ -108,6 +110,8 @@ def train(
         encoder = with_weights(base, config, weights) if weights else training.encoder
         encoder.frozen = None  # from here on the model is a model like any other
         encoder.unpack()
+        if config.compile:
+            run_eagerly(layer_stack(encoder.model))
         totals = total(log.records)
         if totals.truncated:
             logger.warning("%d texts were longer than the limit and were cut (counted at each use).", totals.truncated)
