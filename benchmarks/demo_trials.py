@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 SPLITS = (0, 1, 2)
+BOTH = ("infonce", "ri-infonce")
 SHARES = (0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7)
 FIXED: dict[str, Any] = {
     "mask_positives": True,
@@ -66,6 +67,20 @@ def shared(name: str, epochs: int, *, splits: tuple[int, ...] = SPLITS, **other:
     return msgspec.structs.replace(trial, stage="share of the base", shares=SHARES)
 
 
+def masked(
+    name: str,
+    epochs: int,
+    *,
+    losses: tuple[str, ...] = ("infonce",),
+    shares: tuple[float, ...] = (0.0,),
+    **other: Any,
+) -> Trial:
+    """A trial of the sixth search: passages that score above the positive by more than a margin are no negatives."""
+    settings = {"matmul_precision": "medium", "mask_margin": 0.0} | other
+    trial = in_batch(name, epochs, splits=SPLITS, **settings)
+    return msgspec.structs.replace(trial, stage="margin", losses=losses, shares=shares)
+
+
 TRIALS: list[Trial] = [
     Trial("q27-g8-lr1e-4", s()),
     Trial("q9-g2-lr1e-4", s(group_size=2, global_queries=9)),
@@ -102,4 +117,11 @@ TRIALS: list[Trial] = [
     shared("share-dropout-lr4e-5-e6", 6, splits=(0, 1), dropout=True),
     shared("share-lr8e-5-e9", 9, learning_rate=8e-5),
     shared("share-lr8e-5-e5", 5, learning_rate=8e-5),
+    masked("margin0-lr4e-5-e5", 5, losses=BOTH),
+    masked("margin0-lr8e-5-e5", 5, learning_rate=8e-5),
+    masked("margin0-lr4e-5-t.03-e5", 5, temperature=0.03),
+    masked("margin0-lr4e-5-e7", 7),
+    masked("margin0.05-lr4e-5-e5", 5, mask_margin=0.05),
+    masked("margin0-distill1-lr4e-5-e5", 5, losses=BOTH, distill_weight=1.0),
+    masked("margin0-share-lr8e-5-e5", 5, shares=SHARES, learning_rate=8e-5),
 ]

@@ -58,11 +58,12 @@ from gpu_rows import (
     goals,
 )
 from pocket_texts import LONGEST, text_drawer
-from reasonembed.encoder.lora import LoraSettings, add_lora, train_last_layers
+from reasonembed.encoder.lora import LoraSettings, add_lora, layer_stack, train_last_layers
 from reasonembed.encoder.model import Encoder
 from reasonembed.encoder.tokens import Tokenizer
 from reasonembed.errors import ConfigError
 from reasonembed.redapter.batches import Batch
+from reasonembed.redapter.compiling import compile_layers
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.gradcache import BatchTexts, cached_backward, tokenize_batch
 from reasonembed.redapter.objective import batch_loss
@@ -305,12 +306,12 @@ def _compile(bench: Bench, step: Step, budget: int) -> str:
     """Compile the layers and run a step with them; why not, if it cannot be, or an empty text."""
     if not bench.time_for(90 if bench.device.type == "cuda" else 1):
         return "left out: the time was up"
-    peers.compile_layers(step.encoder.model)
     try:
+        compile_layers(step.encoder, layer_stack(step.encoder.model), bf16=True)
         _ours(step, budget)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, ConfigError) as error:
         return f"left out: {str(error).strip().splitlines()[0]:.200}"
     return ""
 

