@@ -84,10 +84,23 @@ def test_gradients_are_those_of_layers_that_are_not_compiled(
     assert counters["stats"]["unique_graphs"] > 0
 
 
-@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2, alpha=4)], ids=["all", "lora"])
+@pytest.mark.parametrize(
+    ("lora", "backend"),
+    [
+        (None, "inductor"),
+        (LoraSettings(rank=2, alpha=4), "aot_eager"),
+    ],  # one with kernels: half a minute, if none is kept
+    ids=["all", "lora"],
+)
 def test_a_compiled_training_ends_in_the_weights_of_another_and_leaves_no_trace_in_the_model(
-    tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path, lora: LoraSettings | None
+    tiny_models: dict[str, Path],
+    examples: list[TrainingExample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lora: LoraSettings | None,
+    backend: str,
 ) -> None:
+    monkeypatch.setattr(compiling, "BACKEND", backend)
     config = msgspec.structs.replace(CONFIG, lora=lora)
     base = tiny_models["qwen3"]
     train(examples, base, tmp_path / "eager", msgspec.structs.replace(config, compile=False))
