@@ -63,6 +63,8 @@ def rows() -> list[TrainingExample]:
     return [make_example("biology", n) for n in range(9)] + [make_example("pony", n) for n in range(5)]
 
 
+LoadToTrain = Callable[[Path, str, str], Encoder]
+GradientsOf = Callable[..., tuple[dict[str, torch.Tensor], float]]
 STEP = TrainConfig(start_step=0, max_query_tokens=48, max_passage_tokens=32, temperature=0.05)
 
 
@@ -74,7 +76,7 @@ def batch(examples: list[TrainingExample]) -> Batch:
 
 
 @pytest.fixture(scope="session")
-def load_to_train() -> Callable[[Path, str, str], Encoder]:
+def load_to_train() -> LoadToTrain:
     """A model in a type of weights, of which all trains, or its last layer ("frozen"), or adapters ("lora")."""
 
     def load(folder: Path, dtype: str, how: str) -> Encoder:
@@ -91,7 +93,7 @@ def load_to_train() -> Callable[[Path, str, str], Encoder]:
 
 
 @pytest.fixture(scope="session")
-def gradients_of() -> Callable[..., tuple[dict[str, torch.Tensor], float]]:
+def gradients_of() -> GradientsOf:
     """The gradient of a batch in each weight that has one, and the share of padding."""
 
     def gradients(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -14,7 +13,6 @@ from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
 from reasonembed.encoder.lora import LoraSettings, layer_stack
-from reasonembed.encoder.model import Encoder
 from reasonembed.errors import ConfigError
 from reasonembed.redapter import compiling
 from reasonembed.redapter.batches import Batch
@@ -25,8 +23,8 @@ from reasonembed.redapter.graph import checkpoint_activations
 from reasonembed.redapter.log import read_log
 from reasonembed.redapter.train import train
 
-LoadToTrain = Callable[[Path, str, str], Encoder]
-GradientsOf = Callable[..., tuple[dict[str, torch.Tensor], float]]
+if TYPE_CHECKING:
+    from conftest import GradientsOf, LoadToTrain
 
 CONFIG = TrainConfig(
     start_step=0, max_query_tokens=48, max_passage_tokens=32, temperature=0.05, learning_rate=1e-3, compile=True

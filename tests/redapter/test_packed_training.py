@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -21,8 +20,8 @@ from reasonembed.redapter.graph import checkpoint_activations
 from reasonembed.redapter.log import read_log
 from reasonembed.redapter.train import TrainingStopped, train
 
-LoadToTrain = Callable[[Path, str, str], Encoder]
-GradientsOf = Callable[..., tuple[dict[str, torch.Tensor], float]]
+if TYPE_CHECKING:
+    from conftest import GradientsOf, LoadToTrain
 
 CONFIG = TrainConfig(start_step=0, max_query_tokens=48, max_passage_tokens=32, temperature=0.05)
 PLENTY = 1 << 40  # bytes

@@ -102,7 +102,7 @@ def train(
     ] = None,
     compile_layers: Annotated[
         bool | None,
-        typer.Option("--compile/--no-compile", help="Run the layers compiled (torch.compile): a minute at the start."),
+        typer.Option("--compile/--no-compile", help="Run the layers that train compiled (torch.compile)."),
     ] = None,
     activation_checkpointing: Annotated[
         bool | None,

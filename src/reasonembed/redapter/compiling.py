@@ -17,7 +17,7 @@ _VERSIONS = 64  # of one layer: with a gradient or not, with padding or not, one
 def compile_layers(encoder: Encoder, layers: Iterable[nn.Module], *, bf16: bool = False) -> None:
     """From now on `layers`, which are some of the encoder's, run compiled, for any number of texts and tokens.
 
-    Layers of one kind share what is compiled, at their first use, which takes a minute or so. Vectors of a few texts
+    Layers of one kind share what is compiled, at their first use. Vectors of a few texts
     are compared with those from before.  bf16: whether it is going to run under bfloat16 autocast.
     Raises ConfigError where they differ, or nothing can be compiled.
     """

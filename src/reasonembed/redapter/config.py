@@ -87,7 +87,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """
     micro_batch_tokens: int = 2048  # computed at once, padding included (measured best on a CPU); per device
     packed: bool = False  # texts one after the other in a row, each seeing itself alone, instead of padded (our option)
-    compile: bool = False  # the layers that train, by torch.compile, which takes a minute or so (our option)
+    compile: bool = False  # the layers that train, by torch.compile, at the first steps (our option)
     kept_graph_mb: int = 2048  # MiB that a batch's graph may take to be kept instead of cached; 0: always cached
     activation_checkpointing: bool = False  # keep a layer's input only and run it again for the backward pass
     shard: bool = False  # several processes hold a part of each weight instead of all (FSDP2); alone: no effect
