@@ -3,11 +3,12 @@
     python benchmarks/loss_options.py --run       run what the .jsonl does not hold yet
     python benchmarks/loss_options.py --table     print the Markdown table of all runs
 
-MiniLM is trained by the demo's recipe (`minilm`, src/reasonembed/redapter/recipes/) with one option after the other, on
-recorded training queries, and judged on those that are held out by idea: the splits of held_out.py, whose docstring
-says how. Test queries are never read. The recipe was chosen for plain InfoNCE on split 0, and every option's weight
-is one guess or two: this asks what an option does as it comes, not what it could do. The recipe has one passage a
-query; the list-wise loss needs several, and is held against plain InfoNCE with as many (`group_size 4`).
+MiniLM is trained by the demo's recipe (`minilm`, src/reasonembed/redapter/recipes/; without its `mask_margin`, which
+is one of the options) with one option after the other, on recorded training queries, and judged on those that are held
+out by idea: the splits of held_out.py, whose docstring says how. Test queries are never read. The recipe was chosen for
+plain InfoNCE on split 0, and every option's weight is one guess or two: this asks what an option does as it comes, not
+what it could do. The recipe has one passage a query; the list-wise loss needs several, and is held against plain
+InfoNCE with as many (`group_size 4`).
 
 Each run (option, split, seed) is one line of results/loss_options.jsonl with its whole configuration and the score of
 every query, nDCG@10 of whole vectors and of their first 96 dimensions. A run whose configuration is no longer what the
@@ -104,8 +105,9 @@ class CutEncoder:
 
 
 def configuration(option: str, seed: int) -> TrainConfig:
-    """The demo's recipe with one option."""
-    return override(load_recipe(demo.RECIPE).training, {"loss": "infonce", "seed": seed} | OPTIONS[option])
+    """The demo's recipe, without the margin that it has since `mask_margin 0` won here, with one option."""
+    plain = msgspec.structs.replace(load_recipe(demo.RECIPE).training, loss="infonce", mask_margin=None, seed=seed)
+    return override(plain, OPTIONS[option])
 
 
 def deciding(config: TrainConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from reasonembed.encoder.lora import LoraSettings
 from reasonembed.errors import ConfigError
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.optimizer import learning_rate_at, make_optimizer
+from reasonembed.redapter.recipe import load_recipe
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -55,6 +56,13 @@ def test_an_option_that_contradicts_another_is_refused_by_name(key: str, value: 
     with pytest.raises(ConfigError, match=f"{key} is {value} and mask_positives is False"):
         build(TrainConfig, {key: value, "mask_positives": False}, where="train.toml")
     assert getattr(build(TrainConfig, {key: value}, where="train.toml"), key) == value
+
+
+def test_an_option_of_a_recipe_can_be_switched_off_beside_what_contradicts_it() -> None:
+    recipe = load_recipe("minilm").training
+    with pytest.raises(ConfigError, match=r"mask_margin is 0\.0 and .*set it to 2\.0"):
+        override(recipe, {"mask_positives": False})
+    assert not override(recipe, {"mask_positives": False, "mask_margin": 2.0}).mask_positives
 
 
 def test_patience_without_validations_between_first_and_last_step_is_refused() -> None:

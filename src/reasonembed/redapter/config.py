@@ -12,6 +12,7 @@ from reasonembed.encoder.lora import LoraSettings
 TEMPERATURE = 0.02  # paper, Sec. 4.1
 KAPPA = 5.0  # the release's clamp
 EPSILON = 1e-6  # the release's, under the fraction
+WIDEST_MARGIN = 2.0  # no two cosines differ by more
 
 RUNNING_KEYS = (
     "micro_batch_tokens",
@@ -43,7 +44,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     )
     mask_margin: float | None = None
     """At least 0: others' passages that score above the positive by more are no negatives (our option; the
-    Qwen3 Embedding report: 0.1); None: off.
+    Qwen3 Embedding report: 0.1); None, or 2 and more: off.
     """
     multi_positive: bool = False  # annotated positives in the batch count as positives (our option: SINCERE)
     listwise_weight: float = 0.0  # at least 0; times ListNet on the grades of a query's own group (our option)
@@ -156,11 +157,16 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         )
         for domain, weight in self.domain_weights.items():
             _require(0 < weight < math.inf, f"domain_weights.{domain}", weight, "above 0 and finite")
-        for key in ("mask_margin", "multi_positive"):
-            if getattr(self, key) not in (None, False) and not self.mask_positives:
+        suspects = self.mask_margin is not None and self.mask_margin < WIDEST_MARGIN
+        for key, is_on, off in (
+            ("mask_margin", suspects, f"{WIDEST_MARGIN}, at which nothing is masked"),
+            ("multi_positive", self.multi_positive, "false"),
+        ):
+            if is_on and not self.mask_positives:
                 raise ValueError(
                     f"{key} is {getattr(self, key)!r} and mask_positives is False: annotated positives would count as "
-                    f"negatives at the same time. Set mask_positives to true, or leave {key} out."
+                    f"negatives at the same time. Set mask_positives to true, or leave {key} out (in a recipe that has "
+                    f"it: set it to {off})."
                 )
         if self.lora is not None and self.train_layers is not None:
             raise ValueError("lora and train_layers cannot go together; set one of them.")
