@@ -52,7 +52,7 @@ from reasonembed.redapter.config import TEMPERATURE, TrainConfig
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.gradcache import BatchTexts, cached_backward, tokenize_batch
 from reasonembed.redapter.objective import batch_loss
-from reasonembed.redapter.precision import rounds_on_cpu
+from reasonembed.redapter.precision import rounds_on_cpu, uses_autocast
 from setting import setting
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ def _options() -> argparse.Namespace:
     if options.quick:
         options.queries = options.passages = 4
         options.repeats = 1
+    config = TrainConfig(bf16=options.bf16, matmul_precision=options.matmul_precision)
+    options.bf16 = uses_autocast(config, "cpu")
     return options
 
 

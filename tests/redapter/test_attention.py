@@ -16,10 +16,11 @@ from reasonembed.encoder.model import Encoder
 from reasonembed.redapter.attention import ATTENTION, use_full_attention
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.log import read_log
-from reasonembed.redapter.precision import float32_products, rounds_on_cpu
+from reasonembed.redapter.precision import float32_products, rounds_on_cpu, uses_autocast
 from reasonembed.redapter.train import TrainConfig, train
 
 TEXTS = ["a short one", "a longer text of several words, so that rows are padded", "two words"]
+BFLOAT16_CPU = uses_autocast(TrainConfig(matmul_precision="medium"), "cpu") or rounds_on_cpu("medium")
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +119,7 @@ def test_a_model_with_an_attention_of_its_own_keeps_it(tiny_models: dict[str, Pa
         TrainConfig(bf16=True, start_step=0),
         pytest.param(
             TrainConfig(matmul_precision="medium", start_step=0),
-            marks=pytest.mark.skipif(not rounds_on_cpu("medium"), reason="this CPU multiplies in full"),
+            marks=pytest.mark.skipif(not BFLOAT16_CPU, reason="this CPU multiplies in full"),
         ),
     ],
     ids=["bf16", "medium"],

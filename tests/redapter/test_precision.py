@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from reasonembed.errors import StageChanged
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.log import StepRecord, read_log
-from reasonembed.redapter.precision import float32_products, rounds_on_cpu
+from reasonembed.redapter.precision import float32_products, rounds_on_cpu, uses_autocast
 from reasonembed.redapter.receipt import read_manifest
 from reasonembed.redapter.train import TrainConfig, train
 
 CONFIG = TrainConfig(start_step=0, temperature=0.2, learning_rate=2e-3, max_query_tokens=64, max_passage_tokens=64)
 MEDIUM = msgspec.structs.replace(CONFIG, matmul_precision="medium")
+BFLOAT16_CPU = uses_autocast(MEDIUM, "cpu") or rounds_on_cpu("medium")
 
 
 @pytest.fixture(autouse=True)
@@ -49,16 +50,43 @@ def test_a_medium_precision_trains_near_the_highest(
     assert manifest is not None and manifest.receipt.config["matmul_precision"] == "medium"
 
 
-@pytest.mark.skipif(not rounds_on_cpu("medium"), reason="this CPU multiplies float32 in full at any precision")
-def test_a_cpu_with_bfloat16_rounds_products_and_another_multiplies_in_full() -> None:
+@pytest.mark.skipif(not BFLOAT16_CPU, reason="this CPU has no products in bfloat16, which PyTorch would emulate")
+def test_pytorch_rounds_float32_products_on_this_cpu_just_where_we_say_so() -> None:
     one, other = torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0))
     exact = one.double() @ other.double()
     errors = {}
     for precision in ("highest", "medium"):
-        with float32_products(precision):
-            errors[precision] = float((one @ other - exact).abs().max())
-    assert errors["highest"] < 1e-4 < errors["medium"] < 0.5
+        torch.set_float32_matmul_precision(precision)
+        errors[precision] = float((one @ other - exact).abs().max())
+    assert errors["highest"] < 1e-4
+    assert (1e-4 < errors["medium"] < 0.5) is rounds_on_cpu("medium")
     assert not rounds_on_cpu("highest") and not rounds_on_cpu("high")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "same_as"),
+    [({"avx512_f", "avx512_bf16"}, {"bf16": True}), ({"avx512_f"}, {}), (set(), {})],
+    ids=["AVX512-BF16", "AVX-512", "none"],
+)
+def test_where_pytorch_leaves_float32_products_in_full_medium_is_autocast_or_nothing(
+    tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capabilities: set[str], same_as: dict[str, bool],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(capabilities, True))
+    expected = msgspec.structs.replace(CONFIG, **same_as)
+    for name, config in (("medium", MEDIUM), ("expected", expected)):
+        train(examples, tiny_models["bert"], tmp_path / name, config)
+    found, wanted = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("medium", "expected"))
+    assert found == wanted
+    assert not uses_autocast(MEDIUM, "cuda") and uses_autocast(MEDIUM, "cpu") is bool(same_as)
+
+
+def test_where_pytorch_rounds_float32_products_itself_it_is_left_to_do_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": True})
+    assert rounds_on_cpu("medium") and not uses_autocast(MEDIUM, "cpu")
+    assert uses_autocast(msgspec.structs.replace(MEDIUM, bf16=True), "cpu")
+    with float32_products("medium"):
+        assert torch.get_float32_matmul_precision() == "medium"
 
 
 def test_a_cpu_that_would_emulate_bfloat16_multiplies_in_full(monkeypatch: pytest.MonkeyPatch) -> None:

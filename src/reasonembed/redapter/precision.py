@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from reasonembed.redapter.config import TrainConfig
+
 
 @contextlib.contextmanager
 def float32_products(precision: str) -> Iterator[None]:
@@ -49,11 +51,28 @@ def _common_precision() -> str | None:
 
 
 def rounds_on_cpu(precision: str) -> bool:
-    """Whether a CPU multiplies float32 matrices in bfloat16 with this `precision`; one that cannot does it in full."""
-    if precision != "medium" or not torch.backends.mkldnn.is_available():
+    """Whether PyTorch multiplies float32 matrices in bfloat16 on this CPU with this `precision`.
+
+    It does with AMX, and on ARM with BF16. With AVX512-BF16 alone (AMD since Zen 4) it leaves them in full.
+    """
+    return precision == "medium" and _cpu_has("amx_bf16", "bf16")  # the last is ARM's
+
+
+def uses_autocast(config: TrainConfig, device_type: str) -> bool:
+    """Whether the model runs under bfloat16 autocast in this training: because `bf16` says so, or because
+    `matmul_precision` is medium on a CPU that multiplies bfloat16, and not float32 matrices in it.
+    """
+    if config.bf16:
+        return True
+    precision = config.matmul_precision
+    return device_type == "cpu" and precision == "medium" and not rounds_on_cpu(precision) and _cpu_has("avx512_bf16")
+
+
+def _cpu_has(*names: str) -> bool:
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.cpu, "get_capabilities")):
         return False
-    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's
+    has = torch.cpu.get_capabilities()
+    return any(has.get(name, False) for name in names)
 
 
 def autocast(device_type: str, bf16: bool) -> contextlib.AbstractContextManager[object]:
@@ -76,4 +95,4 @@ def narrow_frozen(model: nn.Module) -> None:
                     parameter.data = parameter.data.bfloat16()
 
 
-__all__ = ["autocast", "float32_products", "narrow_frozen", "rounds_on_cpu"]
+__all__ = ["autocast", "float32_products", "narrow_frozen", "rounds_on_cpu", "uses_autocast"]

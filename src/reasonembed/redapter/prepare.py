@@ -25,7 +25,7 @@ from reasonembed.redapter.gather import Ranks
 from reasonembed.redapter.graph import checkpoint_activations
 from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.optimizer import make_optimizer
-from reasonembed.redapter.precision import narrow_frozen, rounds_on_cpu
+from reasonembed.redapter.precision import narrow_frozen, rounds_on_cpu, uses_autocast
 from reasonembed.redapter.receipt import Receipt
 from reasonembed.redapter.sharding import shard_model
 from reasonembed.redapter.validation import Validation
@@ -47,6 +47,11 @@ class Training(NamedTuple):
     def ranks(self) -> Ranks:
         """The processes that train together."""
         return self.validation.ranks
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the model runs under bfloat16 autocast."""
+        return uses_autocast(self.config, self.encoder.device.type)
 
     @property
     def work(self) -> Path:
@@ -92,20 +97,21 @@ def prepare(
     torch.manual_seed(config.seed)
     quantize = config.lora is not None and config.lora.quantize_base
     encoder = _load(base, config, device=str(ranks.device), quantize=quantize)
+    bf16 = uses_autocast(config, encoder.device.type)
     if max(config.matryoshka_dims, default=0) > encoder.dimension:
         raise InputError(
             f"matryoshka_dims asks for {max(config.matryoshka_dims)} dimensions and {receipt.base} has "
             f"{encoder.dimension}. Choose fewer; all {encoder.dimension} are trained anyway."
         )
     if config.packed:
-        encoder.pack(bf16=config.bf16)
+        encoder.pack(bf16=bf16)
     if config.train_layers is not None and not ranks.sharded:  # which keeps all processes in step, also below
         encoder.keep_frozen(config.train_layers, frozen)
     ranks.same_weights(encoder.model)  # adapters begin at random
     dropout = Dropout(encoder, config, rank=ranks.rank)
     layers = layer_stack(encoder.model)[-(config.train_layers or 0) :]
     if config.compile:
-        compile_layers(encoder, layers, bf16=config.bf16)
+        compile_layers(encoder, layers, bf16=bf16)
     if config.activation_checkpointing:
         checkpoint_activations(layers, drops=config.drops)
     if ranks.sharded:
@@ -122,7 +128,8 @@ def _load(base: str | Path, config: TrainConfig, *, device: str, quantize: bool 
     encoder = Encoder.load(base, device=device, pooling=config.pooling, quantize=quantize)
     wanted = max(encoder.max_tokens, config.max_query_tokens, config.max_passage_tokens)
     encoder.max_tokens = min(wanted, encoder.position_limit or wanted)
-    if encoder.device.type == "cpu" and (config.bf16 or rounds_on_cpu(config.matmul_precision)) and not config.packed:
+    coarse = uses_autocast(config, encoder.device.type) or rounds_on_cpu(config.matmul_precision)
+    if encoder.device.type == "cpu" and coarse and not config.packed:
         use_full_attention(encoder)
     if config.lora is not None:
         encoder.model = add_lora(encoder.model, config.lora)

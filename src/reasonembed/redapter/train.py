@@ -215,7 +215,7 @@ def _gradient(training: Training, texts: BatchTexts, batch: Batch, *, step: int)
                     lambda vectors_UD: batch_loss(vectors_UD, texts, batch, config, step=step),
                     budget_tokens=memory.budget_tokens,
                     graph_bytes=memory.graph_bytes,
-                    bf16=config.bf16,
+                    bf16=training.bf16,
                     ranks=training.ranks,
                     draws=draws,
                 )

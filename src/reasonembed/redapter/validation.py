@@ -28,7 +28,7 @@ from reasonembed.redapter.checkpoint import BEST, SavedWeights, State, load_weig
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.gather import Ranks
 from reasonembed.redapter.log import ValidationRecord, ValidationSummary
-from reasonembed.redapter.precision import autocast
+from reasonembed.redapter.precision import autocast, uses_autocast
 from reasonembed.search.systems import DenseSystem
 
 logger = logging.getLogger(__name__)
@@ -155,7 +155,8 @@ class Validation:
         """Domain -> score, the first process's."""
         frozen, encoder.frozen = encoder.frozen, None  # a corpus would crowd out the texts that are trained on
         try:
-            shared = _SharedEncoder(encoder, self._prompts, self.ranks, budget_tokens, bf16=self._config.bf16)
+            bf16 = uses_autocast(self._config, encoder.device.type)
+            shared = _SharedEncoder(encoder, self._prompts, self.ranks, budget_tokens, bf16=bf16)
             system = DenseSystem(
                 shared, name=f"step {step}", own_prompts=True, max_tokens=_longest(encoder, self._config)
             )
