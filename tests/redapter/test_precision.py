@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reasonembed.beir import Collection
 from reasonembed.errors import StageChanged
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.log import StepRecord, read_log
@@ -70,14 +71,15 @@ def test_pytorch_rounds_float32_products_on_this_cpu_just_where_we_say_so() -> N
 )
 def test_where_pytorch_leaves_float32_products_in_full_medium_is_autocast_or_nothing(
     tiny_models: dict[str, Path], examples: list[TrainingExample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capabilities: set[str], same_as: dict[str, bool],
+    collections: dict[str, Collection], capabilities: set[str], same_as: dict[str, bool],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(capabilities, True))
     expected = msgspec.structs.replace(CONFIG, **same_as)
+    made = {}
     for name, config in (("medium", MEDIUM), ("expected", expected)):
-        train(examples, tiny_models["bert"], tmp_path / name, config)
-    found, wanted = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("medium", "expected"))
-    assert found == wanted
+        result = train(examples, tiny_models["bert"], tmp_path / name, config, validation=collections)
+        made[name] = ((tmp_path / name / "model.safetensors").read_bytes(), result.validation)
+    assert made["medium"] == made["expected"]
     assert not uses_autocast(MEDIUM, "cuda") and uses_autocast(MEDIUM, "cpu") is bool(same_as)
 
 
