@@ -84,8 +84,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     bf16: bool = False  # bfloat16 autocast; the paper: true, on GPUs
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     """Of float32 products. high: TF32 on a GPU; medium: there too, and bfloat16 on a CPU that multiplies it in hardware
-    (AMX, and ARM's; with AVX512-BF16 alone by autocast, as `bf16`; others: in full). Weights, sums and vectors stay
-    float32 (torch.set_float32_matmul_precision).
+    (AMX, and ARM's; with AVX512-BF16 alone by autocast, as `bf16`; others: in full). Weights and vectors stay float32
+    (torch.set_float32_matmul_precision).
     """
     micro_batch_tokens: int = 2048  # computed at once, padding included (measured best on a CPU); per device
     packed: bool = False  # texts one after the other in a row, each seeing itself alone, instead of padded (our option)
