@@ -16,11 +16,11 @@ from reasonembed.encoder.model import Encoder
 from reasonembed.redapter.attention import ATTENTION, use_full_attention
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.log import read_log
-from reasonembed.redapter.precision import float32_products, rounds_on_cpu, uses_autocast
+from reasonembed.redapter.precision import coarse_on_cpu, float32_products
 from reasonembed.redapter.train import TrainConfig, train
 
 TEXTS = ["a short one", "a longer text of several words, so that rows are padded", "two words"]
-BFLOAT16_CPU = uses_autocast(TrainConfig(matmul_precision="medium"), "cpu") or rounds_on_cpu("medium")
+MEDIUM = TrainConfig(matmul_precision="medium", start_step=0)
 
 
 @pytest.fixture(autouse=True)
@@ -118,8 +118,8 @@ def test_a_model_with_an_attention_of_its_own_keeps_it(tiny_models: dict[str, Pa
     [
         TrainConfig(bf16=True, start_step=0),
         pytest.param(
-            TrainConfig(matmul_precision="medium", start_step=0),
-            marks=pytest.mark.skipif(not BFLOAT16_CPU, reason="this CPU multiplies in full"),
+            MEDIUM,
+            marks=pytest.mark.skipif(not coarse_on_cpu(MEDIUM), reason="this CPU multiplies in full"),
         ),
     ],
     ids=["bf16", "medium"],

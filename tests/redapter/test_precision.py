@@ -14,13 +14,12 @@ from reasonembed.beir import Collection
 from reasonembed.errors import StageChanged
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.log import StepRecord, read_log
-from reasonembed.redapter.precision import float32_products, rounds_on_cpu, uses_autocast
+from reasonembed.redapter.precision import coarse_on_cpu, float32_products, rounds_on_cpu, uses_autocast
 from reasonembed.redapter.receipt import read_manifest
 from reasonembed.redapter.train import TrainConfig, train
 
 CONFIG = TrainConfig(start_step=0, temperature=0.2, learning_rate=2e-3, max_query_tokens=64, max_passage_tokens=64)
 MEDIUM = msgspec.structs.replace(CONFIG, matmul_precision="medium")
-BFLOAT16_CPU = uses_autocast(MEDIUM, "cpu") or rounds_on_cpu("medium")
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +50,9 @@ def test_a_medium_precision_trains_near_the_highest(
     assert manifest is not None and manifest.receipt.config["matmul_precision"] == "medium"
 
 
-@pytest.mark.skipif(not BFLOAT16_CPU, reason="this CPU has no products in bfloat16, which PyTorch would emulate")
+@pytest.mark.skipif(
+    not coarse_on_cpu(MEDIUM), reason="this CPU has no products in bfloat16, which PyTorch would emulate"
+)
 def test_pytorch_rounds_float32_products_on_this_cpu_just_where_we_say_so() -> None:
     one, other = torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0))
     exact = one.double() @ other.double()

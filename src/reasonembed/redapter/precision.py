@@ -58,14 +58,17 @@ def rounds_on_cpu(precision: str) -> bool:
     return precision == "medium" and _cpu_has("amx_bf16", "bf16")  # the last is ARM's
 
 
+def coarse_on_cpu(config: TrainConfig) -> bool:
+    """Whether a training on this CPU multiplies in bfloat16: by autocast, or because PyTorch rounds."""
+    return config.bf16 or (config.matmul_precision == "medium" and _cpu_has("amx_bf16", "bf16", "avx512_bf16"))
+
+
 def uses_autocast(config: TrainConfig, device_type: str) -> bool:
     """Whether the model runs under bfloat16 autocast in this training: because `bf16` says so, or because
     `matmul_precision` is medium on a CPU that multiplies bfloat16, and not float32 matrices in it.
     """
-    if config.bf16:
-        return True
-    precision = config.matmul_precision
-    return device_type == "cpu" and precision == "medium" and not rounds_on_cpu(precision) and _cpu_has("avx512_bf16")
+    unrounded = device_type == "cpu" and not rounds_on_cpu(config.matmul_precision)
+    return config.bf16 or (unrounded and coarse_on_cpu(config))
 
 
 def _cpu_has(*names: str) -> bool:
@@ -95,4 +98,4 @@ def narrow_frozen(model: nn.Module) -> None:
                     parameter.data = parameter.data.bfloat16()
 
 
-__all__ = ["autocast", "float32_products", "narrow_frozen", "rounds_on_cpu", "uses_autocast"]
+__all__ = ["autocast", "coarse_on_cpu", "float32_products", "narrow_frozen", "rounds_on_cpu", "uses_autocast"]

@@ -25,7 +25,7 @@ from reasonembed.redapter.gather import Ranks
 from reasonembed.redapter.graph import checkpoint_activations
 from reasonembed.redapter.memory import StepMemory
 from reasonembed.redapter.optimizer import make_optimizer
-from reasonembed.redapter.precision import narrow_frozen, rounds_on_cpu, uses_autocast
+from reasonembed.redapter.precision import coarse_on_cpu, narrow_frozen, uses_autocast
 from reasonembed.redapter.receipt import Receipt
 from reasonembed.redapter.sharding import shard_model
 from reasonembed.redapter.validation import Validation
@@ -128,8 +128,7 @@ def _load(base: str | Path, config: TrainConfig, *, device: str, quantize: bool 
     encoder = Encoder.load(base, device=device, pooling=config.pooling, quantize=quantize)
     wanted = max(encoder.max_tokens, config.max_query_tokens, config.max_passage_tokens)
     encoder.max_tokens = min(wanted, encoder.position_limit or wanted)
-    coarse = uses_autocast(config, encoder.device.type) or rounds_on_cpu(config.matmul_precision)
-    if encoder.device.type == "cpu" and coarse and not config.packed:
+    if encoder.device.type == "cpu" and coarse_on_cpu(config) and not config.packed:
         use_full_attention(encoder)
     if config.lora is not None:
         encoder.model = add_lora(encoder.model, config.lora)
