@@ -20,9 +20,9 @@ from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.log import read_log
 from reasonembed.workflow.training import train
 
-CONFIG = Path(__file__).parents[2] / "docs" / "accelerate" / "gpus.yaml"
+CONFIGS = Path(__file__).parents[2] / "docs" / "accelerate"
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-ACCELERATE = ["accelerate.commands.launch", "--config_file", str(CONFIG), "--num_processes", "2"]
+ACCELERATE = ["accelerate.commands.launch", "--num_processes", "2", "--config_file"]
 DEADLINE_S = 240  # a launch takes 12 s; a starved machine is no failure, and pytest itself waits for 300
 TOPICS = ("drift", "heat", "memory", "price", "torque", "graph")
 SETTINGS = """
@@ -84,14 +84,15 @@ def _same_training(one: Path, other: Path) -> None:
     assert [step.gradient_norm for step in steps] == pytest.approx(norms, rel=1e-4)
 
 
+@pytest.mark.parametrize("config", sorted(path.name for path in CONFIGS.iterdir()))
 def test_two_processes_of_accelerate_train_what_one_does_and_the_first_alone_reports(
-    tiny_models: dict[str, Path], folder: Path
+    tiny_models: dict[str, Path], folder: Path, config: str
 ) -> None:
-    process = _start(ACCELERATE, folder, "accelerate", tiny_models["qwen3"])
+    process = _start([*ACCELERATE, str(CONFIGS / config)], folder, config, tiny_models["qwen3"])
     output = _finish(process)
     assert process.returncode == 0, output
     assert output.count("6 steps in") == 1, output
-    _same_training(folder / "accelerate", folder / "alone")
+    _same_training(folder / config, folder / "alone")
 
 
 def test_sigterm_to_torchrun_saves_where_all_processes_are_and_one_process_goes_on(

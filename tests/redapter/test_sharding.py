@@ -218,6 +218,6 @@ def test_memory_that_runs_out_ends_a_sharded_training_with_the_cure(worlds: Worl
 
 def test_fsdp_asked_of_accelerate_is_refused_with_the_key_that_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    cure = r"configured for FSDP.*MULTI_GPU \(docs/accelerate/gpus\.yaml\).*shard = true shares weights"
+    cure = r"configured for FSDP.*MULTI_GPU \(docs/accelerate/gpus\.yaml\).*set shard = true"
     with pytest.raises(ConfigError, match=cure):
         join_ranks()

@@ -15,10 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from reasonembed.encoder.lora import LoraSettings
-from reasonembed.errors import ConfigError
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
-from reasonembed.redapter.gather import join_ranks
 from reasonembed.redapter.optimizer import make_optimizer
 
 if TYPE_CHECKING:
@@ -128,10 +126,3 @@ def test_a_process_alone_has_the_usual_optimiser() -> None:
 def test_weights_that_are_shared_out_have_their_state_shared_out_already() -> None:
     with pytest.raises(ValueError, match="leave shard_optimizer out"):
         TrainConfig(shard=True, shard_optimizer=True)
-
-
-def test_deepspeed_asked_of_accelerate_is_refused_with_the_key_that_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    cure = r"configured for DeepSpeed.*MULTI_GPU \(docs/accelerate/gpus\.yaml\).*shard_optimizer = true.*ZeRO-1"
-    with pytest.raises(ConfigError, match=cure):
-        join_ranks()

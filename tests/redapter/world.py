@@ -96,17 +96,19 @@ def train(
     happens: dict[str, Any] | None = None,
     validation: str | None = None,
     dtype: str = "float64",
+    environment: dict[str, str] | None = None,
 ) -> None:
     """A whole training; in float64 equal but for rounding means equal to many digits. Beside `out` each process leaves
     how many numbers its optimiser kept (`out.state-RANK`).
 
-    validation: a folder of BEIR folders.
+    validation: a folder of BEIR folders.  environment: what a launcher would hand on.
 
-    happens: {"rank", "step", "what"}: a signal's name that this process gets after that step, or "no memory" while
-    it computes its first or second pass.
+    happens: {"rank", "step", "what"}: a signal's name that this process gets after that step; "no memory" while
+    it computes its first or second pass; "infinity" in its gradient.
     """
     Encoder.load = functools.partial(Encoder.load, dtype=dtype)  # type: ignore[method-assign]
     rank = os.environ.get("RANK", "0")
+    os.environ |= environment or {}
     _count_state(Path(f"{out}.state-{rank}"))
     if happens and str(happens["rank"]) == rank:
         _arrange(happens["step"], happens["what"])
@@ -134,12 +136,22 @@ def _arrange(number: int, what: str) -> None:
     def train_step(*args: Any, step: int, **options: Any) -> Any:
         if what == "no memory" and step + 1 == number:
             Encoder.embed = _failing(embed)  # type: ignore[method-assign]
+        if what == "infinity" and step + 1 == number:
+            training.take_step = _with_infinity(training.take_step)
         record = whole(*args, step=step, **options)
         if what.startswith("SIG") and step + 1 == number:
             os.kill(os.getpid(), signal.Signals[what])
         return record
 
     training.train_step = train_step
+
+
+def _with_infinity(take: Callable[..., float]) -> Callable[..., float]:
+    def take_step(optimizer: Any, model: torch.nn.Module, *args: Any, **options: Any) -> float:
+        next(p.grad for p in model.parameters() if p.grad is not None).fill_(torch.inf)
+        return take(optimizer, model, *args, **options)
+
+    return take_step
 
 
 def _failing(embed: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -200,6 +212,9 @@ def _wait(children: list[int]) -> list[int]:
 def main(jobs_path: str, results_path: str) -> None:
     jobs = msgspec.json.decode(Path(jobs_path).read_bytes(), type=list[Job])
     results = {}
+    if any(job.arguments.get("environment") for job in jobs):
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        import deepspeed  # noqa: F401  once, not in every process
     for job in jobs:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

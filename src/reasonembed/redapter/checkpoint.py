@@ -26,7 +26,7 @@ from reasonembed.errors import DamageError, StorageError
 from reasonembed.files import read_sealed, sealed, sha256_file, write_json
 from reasonembed.redapter.log import ValidationRecord
 from reasonembed.redapter.memory import StepMemory
-from reasonembed.redapter.optimizer import SharedAdamW
+from reasonembed.redapter.optimizer import DeepSpeedAdamW, Optimizer, SharedAdamW
 from reasonembed.redapter.receipt import Receipt
 from reasonembed.redapter.sharding import part_for, whole_tensors
 
@@ -59,7 +59,7 @@ def save_checkpoint(
     step: int,
     receipt: Receipt,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     *,
     keep: int,
     memory: StepMemory,
@@ -131,22 +131,33 @@ def newest_checkpoint(folder: Path) -> tuple[Path, State] | None:
     return None
 
 
-def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def restore(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
     """Put weights, optimiser state and random generators back to what `save_checkpoint` saw."""
     load_weights(path / "weights.safetensors", model)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(path / "optimizer.safetensors").items():
         number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = part_for(parameters[int(number)], value)
-    if isinstance(optimizer, SharedAdamW):
-        state = {number: entry for number, entry in state.items() if optimizer.owns(number)}
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        state.setdefault(int(number), {})[name] = value
+    _restore_state(optimizer, state)
     random = load_file(path / "rng.safetensors")
     torch.set_rng_state(random.pop("cpu"))
     for device in range(torch.cuda.device_count()):  # perhaps others than those of the processes before
         if (tensor := random.get(f"cuda:{device}")) is not None:
             torch.cuda.set_rng_state(tensor, device)
+
+
+def _restore_state(optimizer: Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
+    """Give the optimiser this process's part of the whole state, which is told by the weights' numbers."""
+    if isinstance(optimizer, DeepSpeedAdamW):
+        optimizer.load_whole_state(state)
+        return
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    mine = {
+        number: {name: part_for(parameters[number], value) for name, value in entry.items()}
+        for number, entry in state.items()
+        if not isinstance(optimizer, SharedAdamW) or optimizer.owns(number)
+    }
+    optimizer.load_state_dict({"state": mine, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def save_weights(path: Path, model: nn.Module, *, write: bool = True) -> SavedWeights | None:
@@ -206,8 +217,8 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Tensor]:
-    if isinstance(optimizer, SharedAdamW):
+def _optimizer_tensors(optimizer: Optimizer, *, keep: bool) -> dict[str, Tensor]:
+    if isinstance(optimizer, (SharedAdamW, DeepSpeedAdamW)):
         return {name: tensor.cpu() for name, tensor in optimizer.whole_state() if keep}
     state = optimizer.state_dict()["state"]
     tensors = {f"{number}.{name}": tensor for number, entry in state.items() for name, tensor in entry.items()}

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from reasonembed.encoder.microbatch import Rows
-from reasonembed.errors import ConfigError, ReasonEmbedError
+from reasonembed.errors import ReasonEmbedError
+from reasonembed.redapter.launch import asks_for_deepspeed
 
 _TIMEOUT_S = 1800  # our choice: longer than writing the largest model takes, which the others wait for
 _BUCKET_BYTES = 64 << 20  # gradients are summed so many at once: few messages, little extra memory
-_NOT_OURS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 T = TypeVar("T")
 
@@ -41,6 +41,7 @@ class Ranks(NamedTuple):
     size: int = 1
     device: torch.device = torch.device("cpu")
     sharded: bool = False  # each holds a part of every weight, which all gather whenever the model runs (sharding.py)
+    deepspeed: bool = False  # DeepSpeed's optimiser adds the gradients up when it steps (deepspeed.py)
 
     @property
     def first(self) -> bool:
@@ -108,14 +109,14 @@ class Ranks(NamedTuple):
     def hand_on(self, tensor: Tensor, owner: int) -> Tensor:
         """`tensor`, filled in place with what the process `owner` holds in it."""
         if self.size > 1:
-            with _someone_may_be_gone():
+            with someone_may_be_gone():
                 torch.distributed.broadcast(tensor, src=owner)
         return tensor
 
     def sum_gradients(self, model: nn.Module) -> None:
         """Make every process's gradient the sum over all; weights without one anywhere stay without.
 
-        Sharded weights come with that sum from the backward pass.
+        Sharded weights come with that sum from the backward pass; for DeepSpeed each process keeps its part of it.
         """
         if self.size == 1 or self.sharded:
             return
@@ -127,6 +128,8 @@ class Ranks(NamedTuple):
             if somewhere:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 gradients.append(parameter.grad)
+        if self.deepspeed:
+            return
         for bucket in _buckets(gradients):
             flat = torch.cat([gradient.flatten() for gradient in bucket])
             self._over_all(flat, torch.distributed.ReduceOp.SUM)
@@ -136,7 +139,7 @@ class Ranks(NamedTuple):
     def _over_all(self, tensor: Tensor, how: torch.distributed.ReduceOp.RedOpType) -> Tensor:
         """`tensor`, reduced in place."""
         if self.size > 1:
-            with _someone_may_be_gone():
+            with someone_may_be_gone():
                 torch.distributed.all_reduce(tensor, how)
         return tensor
 
@@ -150,27 +153,23 @@ def join_ranks(*, shard: bool = False) -> Ranks:
     A GPU for each process, with NCCL between them; without GPUs the processor, with Gloo. A process that is not
     heard of for half an hour counts as gone.
     shard: whether several are to share the weights out (sharding.py does it).
-    Raises ConfigError if the launcher asks for FSDP or DeepSpeed.
+    Raises ConfigError if the launcher asks for what this training does not take from it (launch.py).
     """
+    deepspeed = asks_for_deepspeed(shard=shard)
     from accelerate import PartialState
 
-    for variable, name in _NOT_OURS.items():
-        if os.environ.get(variable, "").lower() == "true":
-            raise ConfigError(
-                f"accelerate is configured for {name}, which this training does not take from it. Launch with a "
-                f"configuration of type MULTI_GPU (docs/accelerate/gpus.yaml); in the training's own configuration "
-                f"shard = true shares weights, gradients and optimiser state out, as FSDP and ZeRO-3 do, and "
-                f"shard_optimizer = true the optimiser state alone, as ZeRO-1 does."
-            )
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     on_cpu = launched and not torch.cuda.is_available()
     options = {"timeout": datetime.timedelta(seconds=_TIMEOUT_S)} if launched else {}
     state = PartialState(cpu=on_cpu, **options)
-    return Ranks(state.process_index, state.num_processes, state.device, sharded=shard and state.num_processes > 1)
+    several = state.num_processes > 1
+    sharded, deepspeed = shard and several, deepspeed and several
+    return Ranks(state.process_index, state.num_processes, state.device, sharded=sharded, deepspeed=deepspeed)
 
 
 @contextlib.contextmanager
-def _someone_may_be_gone() -> Iterator[None]:
+def someone_may_be_gone() -> Iterator[None]:
+    """Around what needs the other processes: raises ReasonEmbedError where it fails."""
     try:
         yield
     except RuntimeError as error:
@@ -197,4 +196,4 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-__all__ = ["ALONE", "Ranks", "join_ranks"]
+__all__ = ["ALONE", "Ranks", "join_ranks", "someone_may_be_gone"]

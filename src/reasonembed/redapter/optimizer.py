@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from reasonembed.redapter.config import TrainConfig
+from reasonembed.redapter.deepspeed import DeepSpeedAdamW
 from reasonembed.redapter.gather import ALONE, Ranks
+from reasonembed.redapter.sharding import whole
+
+Optimizer = torch.optim.AdamW | DeepSpeedAdamW
 
 
 class SharedAdamW(torch.optim.AdamW):
@@ -69,10 +73,10 @@ def _dealt(sizes: Sequence[int], processes: int) -> list[int]:
     return owners
 
 
-def make_optimizer(model: torch.nn.Module, config: TrainConfig, ranks: Ranks = ALONE) -> torch.optim.AdamW:
+def make_optimizer(model: torch.nn.Module, config: TrainConfig, ranks: Ranks = ALONE) -> Optimizer:
     """AdamW over what trains; biases and norms do not decay.
 
-    ranks: the processes that share its state out, where `shard_optimizer` asks for it.
+    ranks: the processes that share its state out, where `shard_optimizer` asks for it, or their launcher for DeepSpeed.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -83,9 +87,32 @@ def make_optimizer(model: torch.nn.Module, config: TrainConfig, ranks: Ranks = A
         {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    if ranks.deepspeed:
+        return DeepSpeedAdamW(groups, ranks, lr=config.learning_rate, clip=config.gradient_clip or 0.0)
     if config.shard_optimizer and ranks.size > 1:
         return SharedAdamW(groups, ranks, lr=config.learning_rate)
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def take_step(
+    optimizer: Optimizer, model: torch.nn.Module, rate: float, *, clip: float | None, ranks: Ranks = ALONE
+) -> float:
+    """Clip the gradient to a norm of `clip`, step at this learning rate, and let the gradient go.
+
+    The norm before clipping; not finite if it was not so in one process, and then no weight has moved. All processes
+    must call this, with the gradient that `Ranks.sum_gradients` left.
+    """
+    if isinstance(optimizer, DeepSpeedAdamW):
+        return optimizer.take(rate)
+    trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(trained, clip or math.inf))) if trained else 0.0
+    if ranks.largest(not math.isfinite(norm)):
+        return norm if not math.isfinite(norm) else math.nan
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
 
 
 def learning_rate_at(step: int, steps: int, config: TrainConfig) -> float:

@@ -24,7 +24,7 @@ from reasonembed.redapter.dropout import Dropout
 from reasonembed.redapter.gather import Ranks
 from reasonembed.redapter.graph import checkpoint_activations
 from reasonembed.redapter.memory import StepMemory
-from reasonembed.redapter.optimizer import make_optimizer
+from reasonembed.redapter.optimizer import Optimizer, make_optimizer
 from reasonembed.redapter.precision import coarse_on_cpu, narrow_frozen, uses_autocast
 from reasonembed.redapter.receipt import Receipt
 from reasonembed.redapter.sharding import shard_model
@@ -35,7 +35,7 @@ class Training(NamedTuple):
     """What a running training holds."""
 
     encoder: Encoder
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     dropout: Dropout
     base_share: BaseShare
     memory: StepMemory

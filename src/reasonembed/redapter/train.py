@@ -31,13 +31,13 @@ from reasonembed.redapter.gather import join_ranks
 from reasonembed.redapter.gradcache import BatchTexts, StepOutcome, cached_backward, tokenize_batch
 from reasonembed.redapter.log import StepRecord, TrainLog, ValidationRecord, make_record, total
 from reasonembed.redapter.objective import batch_loss
-from reasonembed.redapter.optimizer import learning_rate_at
+from reasonembed.redapter.optimizer import learning_rate_at, take_step
 from reasonembed.redapter.precision import float32_products
 from reasonembed.redapter.prefetch import ahead
 from reasonembed.redapter.prepare import Training, check_data, prepare, with_weights
 from reasonembed.redapter.receipt import make_receipt, read_manifest, refuse_change
 from reasonembed.redapter.result import LOG_FILE, TrainResult, model_prompts, save_result
-from reasonembed.redapter.sharding import whole, whole_tensors
+from reasonembed.redapter.sharding import whole_tensors
 from reasonembed.redapter.stop import TrainingStopped, stop_signals
 from reasonembed.redapter.validation import Validation, validation_hash, warn_of_idle_patience
 
@@ -179,16 +179,14 @@ def _validate(training: Training, step: int, steps: int) -> None:
 def train_step(training: Training, batch: Batch, texts: BatchTexts, *, step: int, learning_rate: float) -> StepRecord:
     """One optimiser step on one global batch, of which `texts` are the tokens; `step` counts the steps before it."""
     started = time.perf_counter()
-    encoder, optimizer, config = training.encoder, training.optimizer, training.config
+    config, ranks = training.config, training.ranks
     outcome = _gradient(training, texts, batch, step=step)
-    trained = [parameter for parameter in encoder.model.parameters() if parameter.grad is not None]
-    norm = float(whole(torch.nn.utils.clip_grad_norm_(trained, config.gradient_clip or math.inf))) if trained else 0.0
-    if training.ranks.largest(not math.isfinite(float(outcome.losses.loss)) or not math.isfinite(norm)):
+    norm = math.nan
+    if not ranks.largest(not math.isfinite(float(outcome.losses.loss))):
+        model, clip = training.encoder.model, config.gradient_clip
+        norm = take_step(training.optimizer, model, learning_rate, clip=clip, ranks=ranks)
+    if not math.isfinite(norm):
         _stop_diverged(training, batch, outcome.losses.loss_B.tolist(), norm, step=step)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
     return make_record(
         batch,
         outcome,
