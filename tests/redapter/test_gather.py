@@ -88,6 +88,7 @@ def worlds(
         training("stopped", 2, happens={"rank": 1, "step": 5, "what": "SIGTERM"}, checkpoint_every_steps=0),
         training("stopped, resumed alone", 1, into="stopped", checkpoint_every_steps=0),
         training("memory", 2, happens={"rank": 1, "step": 3, "what": "no memory"}),
+        {"name": "left", "size": 2, "run": "leave", "arguments": {}},
     ]
     for size in SIZES:
         (folder / f"steps-{size}").mkdir()
@@ -177,6 +178,10 @@ def _same_training(one: Path, other: Path) -> None:
         for name in ("loss", "mean_loss", "gradient_norm", "learning_rate"):
             assert getattr(a, name) == pytest.approx(getattr(b, name), abs=1e-8)
         assert a.intensities == pytest.approx(b.intensities)
+
+
+def test_processes_part_before_they_end(worlds: Worlds) -> None:
+    assert worlds.codes["left"] == [0, 0], worlds.stderr
 
 
 def test_a_killed_process_ends_the_other_with_an_error_and_the_same_command_ends_in_the_same_bytes(

@@ -8,6 +8,7 @@ What a job computes it leaves in files.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import signal
@@ -115,6 +116,14 @@ def train(
     queries = load_collections(validation) if validation else None
     settings = msgspec.convert(config, TrainConfig)
     training.train(_examples(data), base, out, settings, keep_work=True, validation=queries)
+
+
+def leave() -> None:
+    """Meets the others, and ends as Python does."""
+    join_ranks()
+    assert torch.distributed.is_initialized()
+    atexit._run_exitfuncs()
+    assert not torch.distributed.is_initialized()
 
 
 def _count_state(path: Path) -> None:

@@ -11,6 +11,7 @@ Shapes: U distinct texts, D dimensions.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
 import os
@@ -163,8 +164,16 @@ def join_ranks(*, shard: bool = False) -> Ranks:
     options = {"timeout": datetime.timedelta(seconds=_TIMEOUT_S)} if launched else {}
     state = PartialState(cpu=on_cpu, **options)
     several = state.num_processes > 1
+    if several:
+        atexit.register(_leave)
     sharded, deepspeed = shard and several, deepspeed and several
     return Ranks(state.process_index, state.num_processes, state.device, sharded=sharded, deepspeed=deepspeed)
+
+
+def _leave() -> None:
+    """Part from the other processes: while Gloo's threads run, a process that ends is aborted now and then."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextlib.contextmanager
