@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(arguments: list[str], folder: Path) -> str:
     """What the command prints; it must succeed."""
-    environment = {**os.environ, "HOME": str(folder), "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "HOME": str(folder)}
     done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
     return done.stdout

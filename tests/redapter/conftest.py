@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,19 +131,22 @@ class Worlds(NamedTuple):
 
     folder: Path
     codes: dict[str, list[int]]  # job -> exit codes of its processes
-    stderr: str
+    said: str
 
 
 @pytest.fixture(scope="session")
-def run_worlds() -> Callable[[Path, list[dict[str, Any]]], Worlds]:
+def run_worlds() -> Iterator[Callable[[Path, list[dict[str, Any]]], Worlds]]:
     """Runs jobs by `world.py`, which leaves what they compute in a folder."""
+    command = [sys.executable, str(Path(__file__).with_name("world.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as world:
+        assert world.stdin is not None and world.stdout is not None
+        asked, answers = world.stdin, world.stdout
 
-    def run(folder: Path, jobs: list[dict[str, Any]]) -> Worlds:
-        (folder / "jobs.json").write_bytes(msgspec.json.encode(jobs))
-        script = Path(__file__).with_name("world.py")
-        command = [sys.executable, str(script), str(folder / "jobs.json"), str(folder / "results.json")]
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return Worlds(folder, msgspec.json.decode((folder / "results.json").read_bytes()), done.stderr)
+        def run(folder: Path, jobs: list[dict[str, Any]]) -> Worlds:
+            (folder / "jobs.json").write_bytes(msgspec.json.encode(jobs))
+            print(folder, file=asked, flush=True)
+            answer, said = answers.readline(), (folder / "said.txt").read_text()
+            assert answer == "done\n", said
+            return Worlds(folder, msgspec.json.decode((folder / "results.json").read_bytes()), said)
 
-    return run
+        yield run

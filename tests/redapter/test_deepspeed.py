@@ -110,7 +110,7 @@ def _apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> floa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_losses_and_norms_are_those_of_our_own_optimiser(worlds: Worlds, kind: str) -> None:
-    assert worlds.codes[f"{kind}, with"] == [0] * SIZE, worlds.stderr
+    assert worlds.codes[f"{kind}, with"] == [0] * SIZE, worlds.said
     assert _apart(_weights(worlds, f"{kind}, with"), _weights(worlds, f"{kind}, without")) < 2e-5
     ours, expected = _log(worlds, f"{kind}, with"), _log(worlds, f"{kind}, without")
     assert [step.loss for step in ours] == pytest.approx([step.loss for step in expected], rel=1e-5)
@@ -130,7 +130,7 @@ def test_each_process_holds_the_state_of_its_part_alone(worlds: Worlds, kind: st
 
 
 def test_a_training_that_was_stopped_goes_on_to_the_bit(worlds: Worlds) -> None:
-    assert worlds.codes["stopped"] == [130] * SIZE and worlds.codes["stopped, resumed"] == [0] * SIZE, worlds.stderr
+    assert worlds.codes["stopped"] == [130] * SIZE and worlds.codes["stopped, resumed"] == [0] * SIZE, worlds.said
     files = [worlds.folder / name / "model.safetensors" for name in ("stopped", "all weights, with")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -147,25 +147,25 @@ def test_a_checkpoint_is_the_one_that_our_own_optimiser_leaves(worlds: Worlds) -
 
 @pytest.mark.parametrize("name", TURNED)
 def test_a_training_goes_on_with_another_optimiser_or_number_of_processes(worlds: Worlds, name: str) -> None:
-    assert worlds.codes[name] == [130] * SIZE, worlds.stderr
-    assert set(worlds.codes[f"{name}, resumed"]) == {0}, worlds.stderr
+    assert worlds.codes[name] == [130] * SIZE, worlds.said
+    assert set(worlds.codes[f"{name}, resumed"]) == {0}, worlds.said
     assert _apart(_weights(worlds, name), _weights(worlds, "all weights, without")) < 2e-5
 
 
 def test_after_a_kill_the_others_end_and_say_why(worlds: Worlds) -> None:
-    assert worlds.codes["killed"] == [1, -9, 1], worlds.stderr
-    assert worlds.stderr.count("ReasonEmbedError: another process of this training is gone") >= 2
+    assert worlds.codes["killed"] == [1, -9, 1], worlds.said
+    assert worlds.said.count("ReasonEmbedError: another process of this training is gone") >= 2
 
 
 def test_a_process_alone_trains_as_without(worlds: Worlds) -> None:
-    assert worlds.codes["alone"] == [0], worlds.stderr
+    assert worlds.codes["alone"] == [0], worlds.said
     assert _apart(_weights(worlds, "alone"), _weights(worlds, "all weights, without")) < 2e-5
 
 
 @pytest.mark.parametrize("how", ["with", "without"])
 def test_a_gradient_that_is_infinite_in_one_process_stops_all_and_names_the_batch(worlds: Worlds, how: str) -> None:
     codes = worlds.codes[f"infinite, {how}"]
-    assert len(set(codes)) == 1 and codes[0] not in (0, 99), worlds.stderr
+    assert len(set(codes)) == 1 and codes[0] not in (0, 99), worlds.said
     found = json.loads((worlds.folder / f"infinite, {how}.training" / "diverged.json").read_text())
     assert found["step"] == 3 and found["examples"] and found["gradient_norm"] in ("nan", "inf")
     assert not (worlds.folder / f"infinite, {how}").exists()

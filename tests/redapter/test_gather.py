@@ -181,14 +181,14 @@ def _same_training(one: Path, other: Path) -> None:
 
 
 def test_processes_part_before_they_end(worlds: Worlds) -> None:
-    assert worlds.codes["left"] == [0, 0], worlds.stderr
+    assert worlds.codes["left"] == [0, 0], worlds.said
 
 
 def test_a_killed_process_ends_the_other_with_an_error_and_the_same_command_ends_in_the_same_bytes(
     worlds: Worlds,
 ) -> None:
     assert worlds.codes["killed"] == [1, -9]
-    assert "another process of this training is gone" in worlds.stderr
+    assert "another process of this training is gone" in worlds.said
     assert worlds.codes["killed, resumed"] == [0, 0]
     killed, whole = (worlds.folder / name / "model.safetensors" for name in ("killed", "whole-2"))
     assert killed.read_bytes() == whole.read_bytes()
@@ -197,7 +197,7 @@ def test_a_killed_process_ends_the_other_with_an_error_and_the_same_command_ends
 def test_a_signal_to_any_process_stops_all_after_the_step_and_one_process_goes_on(worlds: Worlds) -> None:
     assert worlds.codes["stopped"] == [130, 130]
     for rank in (0, 1):
-        assert f"stopped {rank}: TrainingStopped: stopped by SIGTERM after step 5 of" in worlds.stderr
+        assert f"stopped {rank}: TrainingStopped: stopped by SIGTERM after step 5 of" in worlds.said
     checkpoints = worlds.folder / "stopped.training"
     assert [path.name for path in checkpoints.glob("step-*")] == ["step-00000005"]
     assert worlds.codes["stopped, resumed alone"] == [0]

@@ -155,7 +155,7 @@ def _validations(model: Path) -> list[ValidationRecord]:
 def test_loss_weights_and_summed_gradient_are_those_of_one_process(worlds: Worlds, case: str) -> None:
     alone = load_file(worlds.folder / "steps-1" / f"{case}-0.safetensors")
     assert float(alone["loss"]) > 0 and len(alone) > 20
-    assert worlds.codes[f"steps-{SIZE}"] == [0] * SIZE, worlds.stderr
+    assert worlds.codes[f"steps-{SIZE}"] == [0] * SIZE, worlds.said
     for rank in range(SIZE):
         left = load_file(worlds.folder / f"steps-{SIZE}" / f"{case}-{rank}.safetensors")
         del left["held"]
@@ -181,12 +181,12 @@ def test_one_step_in_float32_leaves_the_weights_of_one_process(worlds: Worlds) -
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_training_is_that_of_one_process(worlds: Worlds, kind: str) -> None:
     size = SHARED_BY[kind]
-    assert worlds.codes[f"{kind}-{size}"] == [0] * size, worlds.stderr
+    assert worlds.codes[f"{kind}-{size}"] == [0] * size, worlds.said
     _same_training(worlds.folder / f"{kind}-{size}", worlds.folder / f"{kind}-1")
 
 
 def test_a_sharded_training_saves_the_best_weights_of_one_process_by_its_scores(worlds: Worlds) -> None:
-    assert worlds.codes["all-2"] == [0, 0], worlds.stderr
+    assert worlds.codes["all-2"] == [0, 0], worlds.said
     one, two = (_validations(worlds.folder / name) for name in ("all-1", "all-2"))
     assert [record.step for record in two] == [0, 2, 4, 5]
     assert 0 < best_of(one).step < 5, "weights that are neither the first nor the last are told apart from both"
@@ -197,7 +197,7 @@ def test_a_sharded_training_saves_the_best_weights_of_one_process_by_its_scores(
 def test_after_a_kill_the_same_command_ends_in_the_same_bytes_and_scores(worlds: Worlds) -> None:
     survivor, killed = worlds.codes["killed"]
     assert survivor != 0 and killed == -9
-    assert worlds.codes["killed, resumed"] == [0, 0], worlds.stderr
+    assert worlds.codes["killed, resumed"] == [0, 0], worlds.said
     one, other = (worlds.folder / name / "model.safetensors" for name in ("killed", "all-2"))
     assert one.read_bytes() == other.read_bytes()
     assert _validations(one.parent) == _validations(other.parent)
@@ -212,8 +212,8 @@ def test_a_checkpoint_goes_on_sharded_or_not_in_any_number_of_processes(worlds: 
 
 def test_memory_that_runs_out_ends_a_sharded_training_with_the_cure(worlds: Worlds) -> None:
     assert 0 not in worlds.codes["no memory"]
-    assert "no memory 1: ReasonEmbedError: memory ran out" in worlds.stderr
-    assert "Lower micro_batch_tokens, which is 2,048, or set activation_checkpointing" in worlds.stderr
+    assert "no memory 1: ReasonEmbedError: memory ran out" in worlds.said
+    assert "Lower micro_batch_tokens, which is 2,048, or set activation_checkpointing" in worlds.said
 
 
 def test_fsdp_asked_of_accelerate_is_refused_with_the_key_that_does_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def _weights(worlds: Worlds, name: str) -> bytes:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_are_those_of_an_optimiser_that_is_whole_to_the_bit(worlds: Worlds, kind: str) -> None:
-    assert worlds.codes[f"{kind}, shared"] == [0] * SIZE, worlds.stderr
+    assert worlds.codes[f"{kind}, shared"] == [0] * SIZE, worlds.said
     assert _weights(worlds, f"{kind}, shared") == _weights(worlds, f"{kind}, whole")
 
 
@@ -98,7 +98,7 @@ def test_each_process_holds_the_state_of_its_part_alone(worlds: Worlds, kind: st
 def test_a_checkpoint_holds_the_whole_state_whoever_wrote_it(worlds: Worlds) -> None:
     states = []
     for name in TURNED:
-        assert worlds.codes[name] == [130] * SIZE, worlds.stderr
+        assert worlds.codes[name] == [130] * SIZE, worlds.said
         states.append(load_file(worlds.folder / f"{name}.training" / "step-00000003" / "optimizer.safetensors"))
     whole, shared = states
     assert whole.keys() == shared.keys() and len(whole) > 30
@@ -107,14 +107,14 @@ def test_a_checkpoint_holds_the_whole_state_whoever_wrote_it(worlds: Worlds) -> 
 
 @pytest.mark.parametrize("name", TURNED)
 def test_a_training_goes_on_with_the_state_shared_or_whole(worlds: Worlds, name: str) -> None:
-    assert worlds.codes[f"{name}, resumed"] == [0] * SIZE, worlds.stderr
+    assert worlds.codes[f"{name}, resumed"] == [0] * SIZE, worlds.said
     assert _weights(worlds, name) == _weights(worlds, "all weights, whole")
 
 
 def test_after_a_kill_the_others_end_and_the_same_command_goes_on(worlds: Worlds) -> None:
     first, killed, last = worlds.codes["killed"]
-    assert killed == -9 and first not in (0, 99) and last not in (0, 99), worlds.stderr
-    assert worlds.codes["killed, resumed"] == [0] * SIZE, worlds.stderr
+    assert killed == -9 and first not in (0, 99) and last not in (0, 99), worlds.said
+    assert worlds.codes["killed, resumed"] == [0] * SIZE, worlds.said
     assert _weights(worlds, "killed") == _weights(worlds, "all weights, whole")
 
 

@@ -6,11 +6,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -30,6 +28,9 @@ from reasonembed.redapter.receipt import read_manifest
 from reasonembed.redapter.train import TrainConfig, TrainingStopped, train
 from reasonembed.redapter.validation import VALIDATION_LOG, Validation, best_of, warn_of_idle_patience, without_gain
 from reasonembed.search.systems import DenseSystem
+
+if TYPE_CHECKING:
+    from conftest import Worlds
 
 CONFIG = TrainConfig(
     start_step=5,
@@ -399,6 +400,7 @@ def test_two_processes_validate_stop_and_resume_as_one(
     tiny_models: dict[str, Path],
     examples: list[TrainingExample],
     collections: dict[str, Collection],
+    run_worlds: Callable[[Path, list[dict[str, Any]]], Worlds],
     tmp_path: Path,
 ) -> None:
     (tmp_path / "examples.json").write_bytes(msgspec.json.encode(examples))
@@ -415,13 +417,8 @@ def test_two_processes_validate_stop_and_resume_as_one(
 
     killed = {"rank": 1, "step": 5, "what": "SIGKILL"}
     jobs = [job("one", 1, "one"), job("two", 2, "two"), job("killed", 2, "cut", killed), job("resumed", 2, "cut")]
-    (tmp_path / "jobs.json").write_bytes(msgspec.json.encode(jobs))
-    script = Path(__file__).with_name("world.py")
-    command = [sys.executable, str(script), str(tmp_path / "jobs.json"), str(tmp_path / "results.json")]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    codes = msgspec.json.decode((tmp_path / "results.json").read_bytes())
-    assert codes == {"one": [0], "two": [0, 0], "killed": [1, -9], "resumed": [0, 0]}, done.stderr
+    worlds = run_worlds(tmp_path, jobs)
+    assert worlds.codes == {"one": [0], "two": [0, 0], "killed": [1, -9], "resumed": [0, 0]}, worlds.said
     one, two, cut = (_log(tmp_path / out) for out in ("one", "two", "cut"))
     assert [record.step for record in two] == [record.step for record in one]
     assert [record.score for record in two] == pytest.approx([record.score for record in one])

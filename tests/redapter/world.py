@@ -1,7 +1,7 @@
 """Runs worlds of processes for tests: imports torch once, then forks each job's processes.
 
-    python world.py JOBS.json RESULTS.json
-
+For each folder whose path comes as a line on standard input it runs the jobs in `jobs.json`, leaves their results in
+`results.json` and what they said in `said.txt`, and answers with a line on standard output.
 A job: `name`, `size` (processes), `run` (a function of this file), `arguments`. A result: each process's exit code.
 What a job computes it leaves in files.
 """
@@ -218,8 +218,8 @@ def _wait(children: list[int]) -> list[int]:
     return [codes[child] for child in children]
 
 
-def main(jobs_path: str, results_path: str) -> None:
-    jobs = msgspec.json.decode(Path(jobs_path).read_bytes(), type=list[Job])
+def run_jobs(folder: Path) -> None:
+    jobs = msgspec.json.decode((folder / "jobs.json").read_bytes(), type=list[Job])
     results = {}
     if any(job.arguments.get("environment") for job in jobs):
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -231,8 +231,19 @@ def main(jobs_path: str, results_path: str) -> None:
         began = time.monotonic()
         results[job.name] = _wait([_fork(job, rank, port) for rank in range(job.size)])
         print(f"{job.name}: {results[job.name]} in {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
-    Path(results_path).write_bytes(msgspec.json.encode(results))
+    (folder / "results.json").write_bytes(msgspec.json.encode(results))
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    for line in sys.stdin:
+        folder = Path(line.rstrip("\n"))
+        with (folder / "said.txt").open("w") as said:
+            os.dup2(said.fileno(), sys.stdout.fileno())
+            os.dup2(said.fileno(), sys.stderr.fileno())
+        run_jobs(folder)
+        print("done", file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
