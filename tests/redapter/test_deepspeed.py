@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from reasonembed.encoder.lora import LoraSettings
-from reasonembed.errors import ConfigError
+from reasonembed.errors import ConfigError, MissingExtra
 from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.gather import join_ranks
@@ -202,9 +202,18 @@ def test_weights_that_are_shared_out_leave_deepspeed_nothing_to_do(monkeypatch: 
         join_ranks(shard=True)
 
 
+def test_a_version_that_steps_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.18.9")
+    monkeypatch.setattr("reasonembed.redapter.launch.version", lambda name: "0.18.9")
+    with pytest.raises(ConfigError, match=r"of which 0\.18\.9 is installed.*needs 0\.19 or newer: pip install -U"):
+        join_ranks()
+
+
 def test_without_the_library_the_way_that_needs_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in LAUNCHED.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"reasonembed\[deepspeed\].*shard_optimizer"):
+    with pytest.raises(MissingExtra, match=r"reasonembed\[deepspeed\].*shard_optimizer"):
         join_ranks()

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from reasonembed.errors import DamageError, StorageError
 from reasonembed.files import read_sealed, sealed, sha256_file, write_json
+from reasonembed.redapter.deepspeed import DeepSpeedAdamW
 from reasonembed.redapter.log import ValidationRecord
 from reasonembed.redapter.memory import StepMemory
-from reasonembed.redapter.optimizer import DeepSpeedAdamW, Optimizer, SharedAdamW
+from reasonembed.redapter.optimizer import Optimizer, SharedAdamW
 from reasonembed.redapter.receipt import Receipt
 from reasonembed.redapter.sharding import part_for, whole_tensors
 

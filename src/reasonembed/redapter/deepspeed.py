@@ -56,6 +56,9 @@ class DeepSpeedAdamW:
         for group in self._adamw.param_groups:
             group["lr"] = rate
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
+        finite = torch.stack(torch._foreach_norm(gradients)).isfinite().all()
+        if self._ranks.largest(not finite):  # before 0.19.7 DeepSpeed would step all the same
+            return math.nan
         torch._foreach_mul_(gradients, self._ranks.size)  # DeepSpeed takes the mean over processes, we the sum
         with someone_may_be_gone():
             self._engine.allreduce_gradients()
@@ -128,8 +131,7 @@ def _piece(weight: nn.Parameter, flat: Tensor, ranks: Ranks) -> _Piece:
     if row != flat.numel() * ranks.size:
         raise ConfigError(
             f"DeepSpeed has laid {row:,} numbers out for {ranks.size} parts of {flat.numel():,}; this training knows "
-            f"the layout of versions 0.17 to 0.19. Install one of them, or launch without DeepSpeed and set "
-            f"shard_optimizer."
+            f"the layout of versions 0.19. Install one of them, or launch without DeepSpeed and set shard_optimizer."
         )
     begin = weight.storage_offset() - ranks.rank * flat.numel()
     low, high = (min(max(edge, 0), flat.numel()) for edge in (begin, begin + weight.numel()))

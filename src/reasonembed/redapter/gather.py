@@ -154,7 +154,7 @@ def join_ranks(*, shard: bool = False) -> Ranks:
     A GPU for each process, with NCCL between them; without GPUs the processor, with Gloo. A process that is not
     heard of for half an hour counts as gone.
     shard: whether several are to share the weights out (sharding.py does it).
-    Raises ConfigError if the launcher asks for what this training does not take from it (launch.py).
+    Raises ConfigError or MissingExtra if the launcher asks for what this training does not take, or have (launch.py).
     """
     deepspeed = asks_for_deepspeed(shard=shard)
     from accelerate import PartialState

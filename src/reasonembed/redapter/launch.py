@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from importlib.metadata import version
 from typing import NamedTuple
 
 import torch
 
-from reasonembed.errors import ConfigError
+from reasonembed.errors import ConfigError, MissingExtra
+
+_OLDEST = "0.19"  # the training's tests fail with 0.18.9; 0.19.0, 0.19.4, 0.19.6 and 0.19.8 pass them
 
 
 class _Setting(NamedTuple):
@@ -42,7 +45,7 @@ def asks_for_deepspeed(*, shard: bool) -> bool:
 
     shard: whether the training's own configuration shares the weights out.
     Raises ConfigError if the launcher asks for FSDP, for DeepSpeed beside `shard`, or for more of DeepSpeed than this
-    training has: stage 1, on the device, once a step; or if DeepSpeed is not installed.
+    training has: stage 1, on the device, once a step; or of a version that is too old. MissingExtra without one.
     """
     if (
         not torch.cuda.is_available()
@@ -68,10 +71,17 @@ def asks_for_deepspeed(*, shard: bool) -> bool:
             "Launch with a configuration of type MULTI_GPU (docs/accelerate/gpus.yaml), or leave shard out."
         )
     if importlib.util.find_spec("deepspeed") is None:
+        raise MissingExtra(
+            "accelerate is configured for DeepSpeed, which is not installed: pip install 'reasonembed[deepspeed]'. Or "
+            "launch with a configuration of type MULTI_GPU (docs/accelerate/gpus.yaml) and set shard_optimizer = true, "
+            "which shares the optimiser's state out as well."
+        )
+    from accelerate.utils import compare_versions
+
+    if compare_versions("deepspeed", "<", _OLDEST):
         raise ConfigError(
-            "accelerate is configured for DeepSpeed, which is not installed. Install reasonembed[deepspeed], or launch "
-            "with a configuration of type MULTI_GPU (docs/accelerate/gpus.yaml) and set shard_optimizer = true, which "
-            "shares the optimiser's state out as well."
+            f"accelerate is configured for DeepSpeed, of which {version('deepspeed')} is installed, and this training "
+            f"needs {_OLDEST} or newer: pip install -U 'reasonembed[deepspeed]'."
         )
     return True
 
