@@ -47,9 +47,8 @@ def asks_for_deepspeed(*, shard: bool) -> bool:
     Raises ConfigError if the launcher asks for FSDP, for DeepSpeed beside `shard`, or for more of DeepSpeed than this
     training has: stage 1, on the device, once a step; or of a version that is too old. MissingExtra without one.
     """
-    if (
-        not torch.cuda.is_available()
-    ):  # accelerate imports DeepSpeed wherever it is, which would print that it found none
+    if not torch.cuda.is_available():
+        # or DeepSpeed prints that it found none, as soon as accelerate imports it, which it does wherever it is
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if _asked("ACCELERATE_USE_FSDP"):
         raise ConfigError(
