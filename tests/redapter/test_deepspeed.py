@@ -38,6 +38,7 @@ CONFIG = TrainConfig(
 KINDS: dict[str, dict[str, Any]] = {
     "all weights": {},
     "lora, unclipped": {"lora": LoraSettings(rank=2, alpha=4), "gradient_clip": None},
+    "coarse base": {"lora": LoraSettings(rank=2, alpha=4), "bf16": True},
 }
 LAUNCHED = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}
 TURNED = ("with to without", "without to with", "on two processes")

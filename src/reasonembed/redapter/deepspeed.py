@@ -110,7 +110,7 @@ def _engine(weights: Sequence[nn.Parameter], adamw: torch.optim.AdamW, clip: flo
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     warnings.filterwarnings("ignore", message="`torch.distributed.all_gather_into_tensor`", category=FutureWarning)
     engine, *_ = deepspeed.initialize(
-        # what trains and no more: of a whole model it would widen frozen weights that are held in fewer bits
+        # what trains and no more: the first process sends the others all that an engine is given, frozen weights too
         model=nn.ParameterList(weights),
         optimizer=adamw,
         config={
