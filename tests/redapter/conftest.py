@@ -126,6 +126,45 @@ def collections() -> dict[str, Collection]:
     return {"biology": _collection("biology"), "robotics": _collection("robotics")}
 
 
+@pytest.fixture(scope="session")
+def training_job(tiny_models: dict[str, Path]) -> Callable[..., dict[str, Any]]:
+    """Makes the job for `world.py` that trains the tiny Qwen3 in float32 on a folder's `examples.json`, into `into` or
+    its own name there; it checkpoints every second step and keeps all. `changes` are to its settings.
+    """
+    config = TrainConfig(
+        start_step=2,
+        learning_rate=2e-3,
+        weight_decay=0.1,
+        max_query_tokens=48,
+        max_passage_tokens=32,
+        checkpoint_every_steps=2,
+        keep_checkpoints=10,
+    )
+
+    def job(
+        folder: Path,
+        name: str,
+        size: int,
+        *,
+        into: str | None = None,
+        happens: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
+        **changes: Any,
+    ) -> dict[str, Any]:
+        arguments = {
+            "data": str(folder / "examples.json"),
+            "base": str(tiny_models["qwen3"]),
+            "out": str(folder / (into or name)),
+            "config": msgspec.structs.replace(config, **changes),
+            "happens": happens,
+            "dtype": "float32",
+            "environment": environment,
+        }
+        return {"name": name, "size": size, "run": "train", "arguments": arguments}
+
+    return job
+
+
 class Worlds(NamedTuple):
     """What worlds of processes left."""
 

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from reasonembed.encoder.lora import LoraSettings
 from reasonembed.errors import ConfigError, MissingExtra
-from reasonembed.redapter.config import TrainConfig
 from reasonembed.redapter.data import TrainingExample
 from reasonembed.redapter.gather import join_ranks
 from reasonembed.redapter.log import StepRecord, read_log
@@ -26,15 +25,6 @@ if TYPE_CHECKING:
     from conftest import Worlds
 
 SIZE = 3  # by which nothing divides
-CONFIG = TrainConfig(
-    start_step=2,
-    learning_rate=2e-3,
-    weight_decay=0.1,
-    max_query_tokens=48,
-    max_passage_tokens=32,
-    checkpoint_every_steps=2,
-    keep_checkpoints=10,
-)
 KINDS: dict[str, dict[str, Any]] = {
     "all weights": {},
     "lora, unclipped": {"lora": LoraSettings(rank=2, alpha=4), "gradient_clip": None},
@@ -46,33 +36,16 @@ TURNED = ("with to without", "without to with", "on two processes")
 
 @pytest.fixture(scope="module")
 def worlds(
-    tiny_models: dict[str, Path],
     rows: list[TrainingExample],
+    training_job: Callable[..., dict[str, Any]],
     run_worlds: Callable[[Path, list[dict[str, Any]]], Worlds],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Worlds:
     folder = tmp_path_factory.mktemp("worlds")
     (folder / "examples.json").write_bytes(msgspec.json.encode(rows))
 
-    def training(
-        name: str,
-        *,
-        size: int = SIZE,
-        into: str | None = None,
-        happens: Any = None,
-        deepspeed: bool = True,
-        **changes: Any,
-    ) -> dict[str, Any]:
-        arguments = {
-            "data": str(folder / "examples.json"),
-            "base": str(tiny_models["qwen3"]),
-            "out": str(folder / (into or name)),
-            "config": msgspec.structs.replace(CONFIG, **changes),
-            "happens": happens,
-            "dtype": "float32",
-            "environment": LAUNCHED if deepspeed else None,
-        }
-        return {"name": name, "size": size, "run": "train", "arguments": arguments}
+    def training(name: str, size: int = SIZE, *, deepspeed: bool = True, **how: Any) -> dict[str, Any]:
+        return training_job(folder, name, size, environment=LAUNCHED if deepspeed else None, **how)
 
     stop = {"rank": 0, "step": 3, "what": "SIGTERM"}
     jobs = [

@@ -23,42 +23,22 @@ if TYPE_CHECKING:
     from conftest import Worlds
 
 SIZE = 3  # by which nothing divides
-WHOLE = TrainConfig(
-    start_step=2,
-    learning_rate=2e-3,
-    weight_decay=0.1,
-    max_query_tokens=48,
-    max_passage_tokens=32,
-    checkpoint_every_steps=2,
-    keep_checkpoints=10,
-)
 KINDS: dict[str, dict[str, Any]] = {"all weights": {}, "lora": {"lora": LoraSettings(rank=2, alpha=4)}}
 TURNED = ("whole to shared", "shared to whole")
 
 
 @pytest.fixture(scope="module")
 def worlds(
-    tiny_models: dict[str, Path],
     rows: list[TrainingExample],
+    training_job: Callable[..., dict[str, Any]],
     run_worlds: Callable[[Path, list[dict[str, Any]]], Worlds],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Worlds:
     folder = tmp_path_factory.mktemp("worlds")
     (folder / "examples.json").write_bytes(msgspec.json.encode(rows))
 
-    def training(
-        name: str, size: int, *, into: str | None = None, happens: Any = None, shared: bool = True, **changes: Any
-    ) -> dict[str, Any]:
-        config = msgspec.structs.replace(WHOLE, shard_optimizer=shared, **changes)
-        arguments = {
-            "data": str(folder / "examples.json"),
-            "base": str(tiny_models["qwen3"]),
-            "out": str(folder / (into or name)),
-            "config": config,
-            "happens": happens,
-            "dtype": "float32",
-        }
-        return {"name": name, "size": size, "run": "train", "arguments": arguments}
+    def training(name: str, size: int, *, shared: bool = True, **how: Any) -> dict[str, Any]:
+        return training_job(folder, name, size, shard_optimizer=shared, **how)
 
     stop = {"rank": 0, "step": 3, "what": "SIGTERM"}
     jobs = [

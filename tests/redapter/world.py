@@ -219,6 +219,7 @@ def _wait(children: list[int]) -> list[int]:
 
 
 def run_jobs(folder: Path) -> None:
+    """Runs the jobs in `jobs.json`, one after the other."""
     jobs = msgspec.json.decode((folder / "jobs.json").read_bytes(), type=list[Job])
     results = {}
     if any(job.arguments.get("environment") for job in jobs):
